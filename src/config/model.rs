@@ -1,0 +1,310 @@
+//! The config as understood: immutable values that were checked.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::protocol::{forwarded::Cidr, origin::OriginPolicy, websocket::Waivers};
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Addresses we accept on; at least one.
+    pub listeners: Vec<Listener>,
+    /// What goes where.
+    pub routes: Routes,
+    /// Every upstream, used or not.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Bounds of every downstream connection.
+    pub limits: Limits,
+    /// Our name in `Via`.
+    pub via: String,
+    /// Peers that may say who called them.
+    pub trusted_proxies: Vec<Cidr>,
+    /// How long a stop waits for requests and relays.
+    pub drain_grace: Duration,
+    /// What may stand in the log.
+    pub log: LogOptions,
+}
+
+/// Sockets that share TLS material and a cap.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in the log; the first address unless given.
+    pub name: String,
+    /// Where it listens; at least one.
+    pub addresses: Vec<SocketAddr>,
+    /// Most connections at a time, relays included.
+    pub max_connections: usize,
+    /// TLS material; `None` is plain.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Whether both are made at start when they are missing.
+    pub development: bool,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// Bounds of one downstream connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest request head.
+    pub head_timeout: Duration,
+    /// Longest wait for a further request.
+    pub keep_alive_timeout: Duration,
+    /// Largest request head in bytes.
+    pub max_head_size: usize,
+    /// Most fields in a request head.
+    pub max_header_count: usize,
+    /// Most bytes held that came before their turn.
+    pub max_early_bytes: usize,
+    /// Longest silence inside a body.
+    pub body_timeout: Duration,
+    /// Longest time in which a client takes no byte.
+    pub write_timeout: Duration,
+}
+
+/// What may stand in the log beyond what always does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogOptions {
+    /// Query strings.
+    pub query: bool,
+    /// `Cookie`.
+    pub cookies: bool,
+    /// `Authorization`.
+    pub authorization: bool,
+}
+
+/// The routes, most specific first.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    all: Vec<Arc<Route>>,
+    /// Host pattern and index of its route, most specific host first, then longest path.
+    order: Vec<(HostPattern, usize)>,
+}
+
+impl Routes {
+    /// Orders routes by how specific they are.
+    pub fn new(all: Vec<Arc<Route>>) -> Self {
+        let mut order: Vec<(HostPattern, usize)> = all
+            .iter()
+            .enumerate()
+            .flat_map(|(index, route)| route.hosts.iter().map(move |host| (host.clone(), index)))
+            .collect();
+        let path_length = |index: &usize| all.get(*index).map_or(0, |route| route.path.len());
+        order.sort_by_key(|(host, index)| (host.rank(), std::cmp::Reverse(path_length(index))));
+        Self { all, order }
+    }
+
+    /// The most specific route: the exact host before the longest suffix before any host, then the longest path.
+    ///
+    /// A host without a route for the path leaves it to the less specific hosts. `host` is in lower case.
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        let hit = |(pattern, index): &(HostPattern, usize)| {
+            let route = self.all.get(*index)?;
+            (pattern.matches(host) && route.takes(path)).then_some(route)
+        };
+        self.order.iter().find_map(hit)
+    }
+
+    /// All of them, in the order of the file.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.all
+    }
+}
+
+/// A host and path rule.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in the log.
+    pub name: String,
+    /// Hosts it takes.
+    pub hosts: Vec<HostPattern>,
+    /// Path prefix, on segment borders.
+    pub path: String,
+    /// Where its requests go.
+    pub upstream: Arc<Upstream>,
+    /// Whether WebSockets are allowed.
+    pub websocket: bool,
+    /// What becomes of other upgrade offers.
+    pub other_upgrades: OtherUpgrades,
+    /// Handshake checks it does without.
+    pub waivers: Waivers,
+    /// Who may connect.
+    pub origin: OriginPolicy,
+    /// Longest silence of a relay, in both directions together.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Route {
+    fn takes(&self, path: &str) -> bool {
+        match path.strip_prefix(self.path.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/'),
+            None => false,
+        }
+    }
+}
+
+/// Which hosts a route takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This one.
+    Exact(String),
+    /// Every host below this one: `*.example.com`.
+    Suffix(String),
+    /// Every host.
+    Any,
+}
+
+impl HostPattern {
+    fn rank(&self) -> (u8, std::cmp::Reverse<usize>) {
+        match self {
+            Self::Exact(_) => (0, std::cmp::Reverse(0)),
+            Self::Suffix(suffix) => (1, std::cmp::Reverse(suffix.len())),
+            Self::Any => (2, std::cmp::Reverse(0)),
+        }
+    }
+
+    fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == host,
+            Self::Suffix(suffix) => {
+                host.strip_suffix(suffix.as_str()).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+            }
+            Self::Any => true,
+        }
+    }
+}
+
+/// What becomes of an offer of another protocol than WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherUpgrades {
+    /// It is dropped, and the request goes on as plain HTTP.
+    Drop,
+    /// 400.
+    Refuse,
+}
+
+/// A named upstream.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// How to reach it.
+    pub endpoint: Endpoint,
+    /// Longest dial: name resolution, TCP and TLS together.
+    pub dial_timeout: Duration,
+    /// Longest wait for a response head after the request was sent.
+    pub response_timeout: Duration,
+    /// What it is told in `Host`.
+    pub host_header: HostHeader,
+    /// How long an idle connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// Most idle connections kept.
+    pub pool_max_idle: usize,
+}
+
+/// How to reach an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `http://`
+    Tcp {
+        /// Name or address; IPv6 in brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `https://`
+    Tls {
+        /// Name or address; IPv6 in brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// The name its certificate must be for.
+        server_name: String,
+        /// Roots; the system's when `None`.
+        ca: Option<PathBuf>,
+    },
+    /// `builtin:echo`
+    BuiltinEcho,
+}
+
+/// What an upstream is told in `Host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client asked for.
+    Preserve,
+    /// The authority of its own URL.
+    Upstream,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(rules: &[(&str, &str)]) -> Routes {
+        let upstream = Arc::new(Upstream {
+            name: "u".into(),
+            endpoint: Endpoint::BuiltinEcho,
+            dial_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            host_header: HostHeader::Preserve,
+            pool_idle_timeout: Duration::from_secs(1),
+            pool_max_idle: 1,
+        });
+        let route = |(host, path): &(&str, &str)| {
+            let pattern = match host.strip_prefix("*.") {
+                _ if *host == "*" => HostPattern::Any,
+                Some(suffix) => HostPattern::Suffix(suffix.into()),
+                None => HostPattern::Exact((*host).into()),
+            };
+            Arc::new(Route {
+                name: format!("{host}{path}"),
+                hosts: vec![pattern],
+                path: (*path).into(),
+                upstream: Arc::clone(&upstream),
+                websocket: true,
+                other_upgrades: OtherUpgrades::Drop,
+                waivers: Waivers::default(),
+                origin: OriginPolicy::default(),
+                idle_timeout: None,
+            })
+        };
+        Routes::new(rules.iter().map(route).collect())
+    }
+
+    #[test]
+    fn the_most_specific_route_wins_on_segment_borders() {
+        let routes = routes(&[
+            ("*", "/"),
+            ("*.example.com", "/"),
+            ("*.b.example.com", "/"),
+            ("a.example.com", "/app"),
+            ("a.example.com", "/app/deep"),
+            ("c.test", "/dir/"),
+        ]);
+        for (host, path, expected) in [
+            ("other", "/x", Some("*/")),
+            ("z.example.com", "/x", Some("*.example.com/")),
+            ("example.com", "/x", Some("*/")),
+            ("evilexample.com", "/x", Some("*/")),
+            ("a.b.example.com", "/x", Some("*.b.example.com/")),
+            ("a.example.com", "/app", Some("a.example.com/app")),
+            ("a.example.com", "/app/", Some("a.example.com/app")),
+            ("a.example.com", "/app/deep/er", Some("a.example.com/app/deep")),
+            ("a.example.com", "/app/deeper", Some("a.example.com/app")),
+            ("a.example.com", "/apple", Some("*.example.com/")),
+            ("c.test", "/dir", Some("*/")),
+            ("c.test", "/dir/x", Some("c.test/dir/")),
+        ] {
+            assert_eq!(routes.find(host, path).map(|route| route.name.as_str()), expected, "{host}{path}");
+        }
+        assert!(routes.all().len() == 6);
+    }
+}

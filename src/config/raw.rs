@@ -1,0 +1,229 @@
+//! `proxy.toml` as the user wrote it. The comments here are the descriptions in `proxy.schema.json`.
+
+use std::collections::BTreeMap;
+
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    error::{Problems, nearest},
+    reader::{FromToml, Given, OneOrMany, Size, Span, given, mismatch, raw_choice, raw_table},
+};
+
+raw_table! {
+    /// The config of switchgate.
+    File {
+        /// Our name in `Via`, sent upstream. Default `switchgate`. Change it where several gates stand in a row.
+        via: String,
+        /// Peers (addresses or networks) whose `X-Forwarded-*` and `Forwarded` are believed and added to. Default none:
+        /// what anyone else says is replaced. List the load balancer in front of switchgate here.
+        trusted_proxies: OneOrMany,
+        /// Bounds of every downstream connection.
+        limits: LimitsTable,
+        /// What may stand in the log beyond what always does.
+        log: LogTable,
+        /// How a stop goes.
+        drain: DrainTable,
+        /// Addresses to accept on; at least one.
+        listener: Vec<Given<ListenerTable>>,
+        /// What goes where; at least one.
+        route: Vec<Given<RouteTable>>,
+        /// Where requests can go, by name; at least one.
+        upstream: BTreeMap<String, Given<UpstreamTable>>,
+    }
+}
+
+raw_table! {
+    /// Bounds of every downstream connection.
+    LimitsTable {
+        /// From the first byte of a request head to its end. Default `10s`. Answered with 408.
+        head_timeout: Span,
+        /// Longest wait for a further request on a connection. Default `75s`.
+        keep_alive_timeout: Span,
+        /// Largest request head, 1KiB to 64KiB. Default `16KiB`. Answered with 431, or 414 when the request line alone
+        /// is longer.
+        max_head_size: Size,
+        /// Most fields in a request head, 8 to 1000. Default 100. Answered with 431.
+        max_header_count: usize,
+        /// Most bytes held that a client sends before its request is answered, at most 1MiB. Default `64KiB`. Beyond it
+        /// nothing more is read until then.
+        max_early_bytes: Size,
+        /// Longest silence inside a request or response body. Default `60s`.
+        body_timeout: Span,
+        /// Longest time in which a client takes not one byte of a response. Default `60s`.
+        write_timeout: Span,
+    }
+}
+
+raw_table! {
+    /// What may stand in the log beyond what always does. All of these can hold secrets.
+    LogTable {
+        /// Query strings. Default false.
+        query: bool,
+        /// The `Cookie` field. Default false.
+        cookies: bool,
+        /// The `Authorization` field. Default false.
+        authorization: bool,
+    }
+}
+
+raw_table! {
+    /// How a stop goes.
+    DrainTable {
+        /// How long requests and WebSockets may go on after SIGTERM. Default `30s`. Keep it below the patience of what
+        /// sends the signal.
+        grace: Span,
+    }
+}
+
+raw_table! {
+    /// Addresses that share TLS material and a cap.
+    ListenerTable {
+        /// `address:port`, or several. IPv6 as `[::]:443`.
+        listen: OneOrMany,
+        /// Name in the log. Default the first address.
+        name: String,
+        /// Most connections at a time, WebSockets included. Default 10000. Further ones wait in the kernel.
+        max_connections: usize,
+        /// TLS material. Without it the listener is plain.
+        tls: TlsTable,
+    }
+}
+
+raw_table! {
+    /// TLS of a listener: versions 1.2 and 1.3, ALPN `http/1.1`.
+    TlsTable {
+        /// PEM file with the certificate chain, leaf first. Relative to this file.
+        certificate: String,
+        /// PEM file with its private key.
+        key: String,
+        /// Make a local CA and a certificate for localhost when the files are missing. Default false. Never in production.
+        development: bool,
+        /// Longest TLS handshake. Default `10s`.
+        handshake_timeout: Span,
+    }
+}
+
+raw_table! {
+    /// A host and path rule. The most specific one wins, whatever their order.
+    RouteTable {
+        /// Name in the log. Default host and path.
+        name: String,
+        /// `example.com`, `*.example.com` (any depth, not the parent) or `*`, or several. Default `*`.
+        host: OneOrMany,
+        /// Path prefix on segment borders: `/a` takes `/a` and `/a/b`, not `/ab`. Default `/`.
+        path: String,
+        /// Name of the upstream.
+        upstream: String,
+        /// Whether WebSockets are allowed. Default true. Refused with 403.
+        websocket: bool,
+        /// What becomes of upgrade offers for other protocols. Default `drop`.
+        other_upgrades: OtherUpgradesWord,
+        /// Whether the checks named in `waive` are done without. Default `strict`.
+        handshake: HandshakeWord,
+        /// With `handshake = "lenient"`: the checks to do without. Default all that can be.
+        waive: OneOrMany,
+        /// Longest silence of a WebSocket, in both directions together. Default `10m`; `off` is never.
+        idle_timeout: Span,
+        /// Who may connect.
+        origin: OriginTable,
+    }
+}
+
+raw_table! {
+    /// The origin policy of a route.
+    OriginTable {
+        /// Origins that may connect: `https://app.example.com`, `https://*.example.com`, `same-origin`, `*`. Default
+        /// `same-origin`.
+        allow: OneOrMany,
+        /// A request without `Origin`. Default `allow`: no browser leaves it out on a WebSocket.
+        absent: VerdictWord,
+        /// `Origin: null`, from a sandboxed frame or a file. Default `refuse`.
+        null: VerdictWord,
+        /// Refuse with 403, or only log what would be refused. Default `enforce`.
+        mode: ModeWord,
+        /// Which requests are checked. Default `websocket`.
+        apply_to: ApplyToWord,
+    }
+}
+
+raw_table! {
+    /// Where requests can go.
+    UpstreamTable {
+        /// `http://host:port`, `https://host:port`, or `builtin:echo`.
+        url: String,
+        /// For https: PEM file with the CA to trust. Default the system's roots.
+        ca: String,
+        /// For https: the name its certificate must be for. Default the host of the URL.
+        server_name: String,
+        /// Longest dial: name resolution, TCP and TLS together. Default `5s`. Answered with 504.
+        dial_timeout: Span,
+        /// Longest wait for a response head once the request is sent. Default `60s`. Answered with 504.
+        response_timeout: Span,
+        /// What `Host` says: the client's, or the URL's. Default `preserve`.
+        host_header: HostHeaderWord,
+        /// How long an idle connection is kept. Default `30s`. Keep it below the upstream's own.
+        pool_idle_timeout: Span,
+        /// Most idle connections kept. Default 64.
+        pool_max_idle: usize,
+    }
+}
+
+raw_choice! {
+    /// What becomes of upgrade offers for other protocols.
+    OtherUpgradesWord {
+        /// The offer is dropped and the request goes on as plain HTTP.
+        Drop = "drop",
+        /// The request is refused with 400.
+        Refuse = "refuse",
+    }
+}
+
+raw_choice! {
+    /// How the opening handshake is checked.
+    HandshakeWord {
+        /// Every rule of RFC 6455.
+        Strict = "strict",
+        /// Without those in `waive`.
+        Lenient = "lenient",
+    }
+}
+
+raw_choice! {
+    /// What to do with a special origin.
+    VerdictWord {
+        /// Let it pass.
+        Allow = "allow",
+        /// Refuse it.
+        Refuse = "refuse",
+    }
+}
+
+raw_choice! {
+    /// What a refused origin leads to.
+    ModeWord {
+        /// 403.
+        Enforce = "enforce",
+        /// A log event.
+        Report = "report",
+    }
+}
+
+raw_choice! {
+    /// Which requests have their origin checked.
+    ApplyToWord {
+        /// Opening handshakes.
+        WebSocket = "websocket",
+        /// Plain requests too.
+        All = "all",
+    }
+}
+
+raw_choice! {
+    /// What an upstream is told in `Host`.
+    HostHeaderWord {
+        /// What the client asked for.
+        Preserve = "preserve",
+        /// The authority of its own URL.
+        Upstream = "upstream",
+    }
+}

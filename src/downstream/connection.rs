@@ -1,0 +1,145 @@
+//! One downstream connection, from its first byte to its last or to the switch.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::{server::conn::http1, service::service_fn, upgrade::Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::OwnedSemaphorePermit;
+use tower::{Service, ServiceExt};
+
+use super::{Malformed, state::State, strict_io::StrictIo};
+use crate::{
+    drain::Tracker,
+    net::BoxedIo,
+    protocol::body::{Body, BodyError},
+};
+
+/// What is known of the connection a request came on. A request extension.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// Whether it speaks TLS to us.
+    pub tls: bool,
+    /// The place it takes in the listener's cap; a relay holds on to it through its request's facts.
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// A connection that was just accepted, and the place it takes.
+    pub fn new(listener: Arc<str>, remote: SocketAddr, tls: bool, permit: OwnedSemaphorePermit) -> Self {
+        Self { listener, remote, tls, _permit: Arc::new(permit) }
+    }
+
+    /// `https` or `http`, as this connection was made to us.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
+/// Bounds of one downstream connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// From the first byte of a head (or from the accept) to its end.
+    pub head_timeout: Duration,
+    /// Longest wait for a further request.
+    pub keep_alive_timeout: Duration,
+    /// Largest head, request line included.
+    pub max_head_size: usize,
+    /// Most field lines in a head.
+    pub max_header_count: usize,
+    /// Most bytes held that a client sends before its request is answered.
+    pub max_early_bytes: usize,
+    /// Longest silence inside a request body.
+    pub body_timeout: Duration,
+    /// Longest time in which the client takes not one byte.
+    pub write_timeout: Duration,
+}
+
+/// Serves one connection until it closes, is switched, or `tracker` says that it is over.
+pub async fn serve<S>(io: BoxedIo, connection: Connection, limits: Arc<ConnectionLimits>, service: S, tracker: &Tracker)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let state = State::default();
+    let io = StrictIo::new(io, state.clone(), Arc::clone(&limits));
+    let connection = Arc::new(connection);
+    let requests = service_fn(|request: Request<hyper::body::Incoming>| {
+        let (state, service, connection) = (state.clone(), service.clone(), Arc::clone(&connection));
+        async move {
+            let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
+            request.extensions_mut().insert(connection);
+            if let Some(malformed) = state.take_malformed() {
+                request.extensions_mut().insert::<Malformed>(malformed);
+            }
+            let response = service.oneshot(request).await?;
+            state.answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    // The strict reader has deadlines of its own, which answer and say why; hyper's is the net below them.
+    let head_deadline = limits.keep_alive_timeout + limits.head_timeout + Duration::from_secs(1);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_deadline)
+        .max_buf_size(HYPER_BUFFER.max(limits.max_head_size))
+        .max_headers(limits.max_header_count)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(io), requests)
+        .with_upgrades();
+    let mut served = pin!(served);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(remote = %connection.remote, error = %Chain(&error), "downstream connection ended early");
+                }
+                return;
+            }
+            () = tracker.draining(), if !draining => {
+                draining = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = tracker.cut() => return,
+        }
+    }
+}
+
+/// hyper's read buffer at its largest; a body passes through it in pieces of at most this size.
+const HYPER_BUFFER: usize = 64 * 1024;
+
+/// Takes a switched connection's stream out of hyper, with what the client had sent early.
+///
+/// # Errors
+/// Gives the value back when it did not come from [`serve`].
+pub fn take_stream(upgraded: Upgraded) -> Result<(BoxedIo, bytes::Bytes), Upgraded> {
+    let parts = upgraded.downcast::<TokioIo<StrictIo>>()?;
+    let (io, held) = parts.io.into_inner().into_parts();
+    // The strict reader hands hyper nothing past the request, so `read_buf` is empty; were it not, it came first.
+    if parts.read_buf.is_empty() {
+        return Ok((io, held));
+    }
+    let mut early = bytes::BytesMut::from(parts.read_buf);
+    early.extend_from_slice(&held);
+    Ok((io, early.freeze()))
+}
+
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! What the strict reader and the service of one connection tell each other.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use crate::protocol::request_framing::FramingError;
+
+/// A request that was not handed on as it came; a stand-in took its place and must be refused.
+#[derive(Clone, Debug, Error)]
+pub enum Malformed {
+    /// Its head could be read in two ways, or is over a limit.
+    #[error("{0}")]
+    Framing(FramingError),
+    /// Its head did not end in time.
+    #[error("the request head did not end within {0:?} (limits.head_timeout)")]
+    Slow(Duration),
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    answered: bool,
+    switched: bool,
+    malformed: Option<Malformed>,
+    reader: Option<Waker>,
+}
+
+/// Shared by the reader and the service of one connection; never held over an await.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State(Arc<Mutex<Inner>>);
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every critical section is a handful of assignments: a poisoned lock still holds sound values.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reader: the head of a further request begins.
+    pub(super) fn begin(&self) {
+        self.lock().answered = false;
+    }
+
+    /// Reader: the request at hand is replaced by a stand-in.
+    pub(super) fn replace(&self, malformed: Malformed) {
+        self.lock().malformed = Some(malformed);
+    }
+
+    /// Service: what is wrong with the request at hand.
+    pub(super) fn take_malformed(&self) -> Option<Malformed> {
+        self.lock().malformed.take()
+    }
+
+    /// Service: the response head is known, so what follows the request may be read as what it is.
+    pub(super) fn answer(&self, switched: bool) {
+        let mut inner = self.lock();
+        inner.answered = true;
+        inner.switched = switched;
+        if let Some(reader) = inner.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Reader: whether the request at hand was answered and the connection still speaks HTTP.
+    ///
+    /// If not, `waker` is called when that changes.
+    pub(super) fn may_read_on(&self, waker: &Waker) -> bool {
+        let mut inner = self.lock();
+        let free = inner.answered && !inner.switched;
+        if !free {
+            inner.reader = Some(waker.clone());
+        }
+        free
+    }
+
+    /// Writer: whether the response that goes out now is the 101.
+    pub(super) fn is_switched(&self) -> bool {
+        self.lock().switched
+    }
+}

@@ -1,0 +1,377 @@
+//! The stream that hyper reads: whole, strictly checked heads only, and nothing past a request that is unanswered.
+//!
+//! hyper is lenient where a gate must not be: it takes a bare LF for a line end and, where a request has both
+//! `Transfer-Encoding` and `Content-Length`, drops one of them unseen. So each head is checked here first. One
+//! that fails never reaches hyper; a harmless stand-in does, and the stack refuses it like any other request.
+//!
+//! What a client sends after a request waits here until that request is answered. After a 101 it is the beginning
+//! of the relay; after anything else it is a further request and is checked like one.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{ConnectionLimits, Malformed, state::State};
+use crate::{
+    net::BoxedIo,
+    protocol::{
+        chunked::ChunkedFollower,
+        request_framing::{Body, HeadLimits, head},
+        websocket::capitals,
+    },
+};
+
+/// Takes the place of a head that was refused; the stack never forwards it.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+
+/// One read from the socket while a head is collected.
+const HEAD_READ: usize = 4096;
+
+/// After a refusal in the middle of a request, what still comes is read and dropped for this long and this much,
+/// so that the kernel does not reset the connection before the client has read the answer.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
+
+enum Reading {
+    /// Collecting a head. The flag: part of it has arrived, or it is the first of the connection.
+    Head {
+        begun: bool,
+    },
+    /// So many bytes of a body are still to come.
+    Length(u64),
+    Chunked(ChunkedFollower),
+    /// The request is complete; what follows waits for the answer.
+    Complete,
+    /// A stand-in was handed on; nothing is read any more.
+    Refused,
+}
+
+/// See the module page.
+pub(super) struct StrictIo {
+    io: BoxedIo,
+    state: State,
+    limits: Arc<ConnectionLimits>,
+    reading: Reading,
+    inbound: BytesMut,
+    /// How much of the front of `inbound` may be handed on.
+    passable: usize,
+    scanned: usize,
+    read_timer: Timer,
+    write_timer: Timer,
+    /// Bytes of a 101 on their way out; see `poll_write`.
+    switching: BytesMut,
+    switched_head_sent: bool,
+    lingered: usize,
+}
+
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    fn start(&mut self, limit: Duration) {
+        let at = Instant::now() + limit;
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().reset(at),
+            none => *none = Some(Box::pin(sleep_until(at))),
+        }
+    }
+
+    fn start_if_idle(&mut self, limit: Duration) {
+        if self.0.is_none() {
+            self.start(limit);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.0 = None;
+    }
+
+    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.0.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl StrictIo {
+    pub(super) fn new(io: BoxedIo, state: State, limits: Arc<ConnectionLimits>) -> Self {
+        let mut read_timer = Timer::default();
+        read_timer.start(limits.head_timeout);
+        Self {
+            io,
+            state,
+            limits,
+            reading: Reading::Head { begun: true },
+            inbound: BytesMut::new(),
+            passable: 0,
+            scanned: 0,
+            read_timer,
+            write_timer: Timer::default(),
+            switching: BytesMut::new(),
+            switched_head_sent: false,
+            lingered: 0,
+        }
+    }
+
+    /// The stream itself and what the client had sent early. For a switched connection.
+    pub(super) fn into_parts(self) -> (BoxedIo, Bytes) {
+        (self.io, self.inbound.freeze())
+    }
+
+    fn refuse(&mut self, malformed: Malformed) {
+        self.state.begin();
+        self.state.replace(malformed);
+        self.inbound = BytesMut::from(STAND_IN);
+        self.passable = STAND_IN.len();
+        self.reading = Reading::Refused;
+        self.read_timer.stop();
+    }
+
+    /// Reads more into `inbound`; `Ready(false)` is the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<bool>> {
+        let mut chunk = [0u8; HEAD_READ];
+        let room = limit.min(HEAD_READ);
+        let mut buffer = ReadBuf::new(chunk.get_mut(..room).unwrap_or_default());
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        self.inbound.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(!buffer.filled().is_empty()))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, begun: bool) -> Poll<io::Result<bool>> {
+        let limits = HeadLimits { max_bytes: self.limits.max_head_size, max_fields: self.limits.max_header_count };
+        if !self.inbound.is_empty() {
+            match head(&self.inbound, &limits, &mut self.scanned) {
+                Ok(Some(found)) => {
+                    self.state.begin();
+                    self.read_timer.stop();
+                    self.scanned = 0;
+                    self.passable = found.len;
+                    self.reading = match found.body {
+                        Body::None => Reading::Complete,
+                        Body::Length(0) => Reading::Complete,
+                        Body::Length(length) => Reading::Length(length),
+                        Body::Chunked => Reading::Chunked(ChunkedFollower::default()),
+                    };
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(None) if !begun => {
+                    self.reading = Reading::Head { begun: true };
+                    self.read_timer.start(self.limits.head_timeout);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.refuse(Malformed::Framing(error));
+                    return Poll::Ready(Ok(true));
+                }
+            }
+        }
+        match self.poll_fill(cx, HEAD_READ) {
+            Poll::Ready(more) => Poll::Ready(more),
+            Poll::Pending if !self.read_timer.poll_elapsed(cx) => Poll::Pending,
+            // Nothing of a request was sent: there is nobody to answer.
+            Poll::Pending if self.inbound.is_empty() => Poll::Ready(Ok(false)),
+            Poll::Pending => {
+                self.refuse(Malformed::Slow(self.limits.head_timeout));
+                Poll::Ready(Ok(true))
+            }
+        }
+    }
+
+    /// A stretch of body straight into hyper's buffer, bounded by `remaining`.
+    fn poll_length(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>, remaining: u64) -> Poll<io::Result<()>> {
+        let room = out.remaining().min(usize::try_from(remaining).unwrap_or(usize::MAX));
+        let mut part = ReadBuf::new(out.initialize_unfilled_to(room));
+        let polled = Pin::new(&mut self.io).poll_read(cx, &mut part);
+        let count = part.filled().len();
+        if polled.is_pending() {
+            return self.poll_silence(cx);
+        }
+        out.advance(count);
+        self.read_timer.stop();
+        self.consume_length(count, remaining);
+        polled
+    }
+
+    fn consume_length(&mut self, count: usize, remaining: u64) {
+        let left = remaining.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+        self.reading = if left == 0 { Reading::Complete } else { Reading::Length(left) };
+    }
+
+    fn poll_silence<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.read_timer.start_if_idle(self.limits.body_timeout);
+        if self.read_timer.poll_elapsed(cx) {
+            let text = "the request body stopped for longer than limits.body_timeout";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        Poll::Pending
+    }
+
+    fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.state.may_read_on(cx.waker()) {
+            self.reading = Reading::Head { begun: false };
+            self.scanned = 0;
+            self.read_timer.start(self.limits.keep_alive_timeout);
+            return Poll::Ready(Ok(true));
+        }
+        // Read on so that a client that hangs up is noticed, but hold what comes, and only so much of it.
+        let room = self.limits.max_early_bytes.saturating_sub(self.inbound.len());
+        if room == 0 {
+            return Poll::Pending;
+        }
+        self.poll_fill(cx, room)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.passable > 0 {
+                let count = self.passable.min(out.remaining()).min(self.inbound.len());
+                out.put_slice(&self.inbound.split_to(count));
+                self.passable -= count;
+                return Poll::Ready(Ok(()));
+            }
+            if self.inbound.is_empty() && self.inbound.capacity() > 0 {
+                self.inbound = BytesMut::new();
+            }
+            let go_on = match &mut self.reading {
+                Reading::Head { begun } => {
+                    let begun = *begun;
+                    ready!(self.poll_head(cx, begun))?
+                }
+                Reading::Length(remaining) => {
+                    let remaining = *remaining;
+                    if self.inbound.is_empty() {
+                        return self.poll_length(cx, out, remaining);
+                    }
+                    let count = self.inbound.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
+                    self.passable = count;
+                    self.consume_length(count, remaining);
+                    true
+                }
+                Reading::Chunked(follower) => {
+                    if self.inbound.is_empty() {
+                        match self.poll_fill(cx, HEAD_READ) {
+                            Poll::Ready(more) => {
+                                self.read_timer.stop();
+                                more?
+                            }
+                            Poll::Pending => ready!(self.poll_silence(cx))?,
+                        }
+                    } else {
+                        let progress = follower
+                            .advance(&self.inbound)
+                            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                        self.passable = progress.consumed;
+                        if progress.done {
+                            self.reading = Reading::Complete;
+                        }
+                        true
+                    }
+                }
+                Reading::Complete => ready!(self.poll_complete(cx))?,
+                Reading::Refused => return Poll::Pending,
+            };
+            if !go_on {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Whether the client may still be sending something we have chosen not to read.
+    fn left_unread(&self) -> bool {
+        matches!(self.reading, Reading::Refused | Reading::Length(_) | Reading::Chunked(_)) || !self.inbound.is_empty()
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.read_timer.start_if_idle(LINGER.0);
+        loop {
+            let mut sink = [0u8; HEAD_READ];
+            let mut buffer = ReadBuf::new(&mut sink);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.lingered += buffer.filled().len();
+                    if self.lingered > LINGER.1 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.read_timer.poll_elapsed(cx) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_timer.stop();
+            return polled;
+        }
+        self.write_timer.start_if_idle(self.limits.write_timeout);
+        if self.write_timer.poll_elapsed(cx) {
+            let text = "the client took no bytes for longer than limits.write_timeout";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        Poll::Pending
+    }
+
+    fn poll_send_switching(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.switching.is_empty() {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &self.switching);
+            let count = ready!(self.watch_write(cx, polled))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.switching.advance(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for StrictIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_next(cx, out)
+    }
+}
+
+impl AsyncWrite for StrictIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if !this.switched_head_sent && this.state.is_switched() {
+            // hyper writes `Sec-Websocket-Accept`; some clients read only the capitals of the RFC.
+            this.switching.extend_from_slice(bytes);
+            if capitals::restore(&mut this.switching) {
+                this.switched_head_sent = true;
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(this.poll_send_switching(cx))?;
+        let polled = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.watch_write(cx, polled)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.switched_head_sent {
+            ready!(this.poll_send_switching(cx))?;
+        }
+        let polled = Pin::new(&mut this.io).poll_flush(cx);
+        this.watch_write(cx, polled)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_shutdown(cx);
+        ready!(this.watch_write(cx, polled))?;
+        if this.left_unread() {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,118 @@
+//! The process edge: arguments, config, telemetry, signals, exit code.
+#![allow(clippy::print_stderr, reason = "the process edge speaks to a terminal")]
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use switchgate::{
+    cli::{self, Command},
+    config,
+    config::model::Model,
+    probe::{self, ProbeOptions},
+    server::{self, ServerError},
+    telemetry::{self, LogFormat},
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            // Help and version come this way too, on standard output and with exit code 0.
+            let code = u8::try_from(error.exit_code()).unwrap_or(USAGE);
+            return if error.print().is_ok() { ExitCode::from(code) } else { ExitCode::from(FAILED) };
+        }
+    };
+    let format = match invocation.log_format {
+        cli::LogFormat::Pretty => LogFormat::Pretty,
+        cli::LogFormat::Json => LogFormat::Json,
+    };
+    match invocation.command {
+        Command::Run { config } => run(&config, format),
+        Command::Check { config } => match load(&config) {
+            Ok(_) => print(format!("{}: no problems\n", config.display()).as_bytes()),
+            Err(code) => code,
+        },
+        Command::Probe(options) => probe(&options),
+        Command::Schema => print(config::schema().as_bytes()),
+        Command::Completions(shell) => print(&cli::completions(shell)),
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &format!("cannot write to standard output: {error}")),
+    }
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    eprintln!("error: {text}");
+    ExitCode::from(code)
+}
+
+fn load(path: &Path) -> Result<Model, ExitCode> {
+    config::load(path).map_err(|errors| {
+        for line in errors.to_string().lines() {
+            eprintln!("error: {line}");
+        }
+        ExitCode::from(USAGE)
+    })
+}
+
+fn runtime() -> Result<Runtime, ExitCode> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| fail(FAILED, &format!("cannot start the runtime: {error}")))
+}
+
+fn probe(options: &ProbeOptions) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    match runtime.block_on(probe::run(options, &mut std::io::stdout())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => fail(FAILED, &format!("cannot write to standard output: {error}")),
+    }
+}
+
+fn run(path: &Path, format: LogFormat) -> ExitCode {
+    let model = match load(path) {
+        Ok(model) => model,
+        Err(code) => return code,
+    };
+    if let Err(text) = telemetry::install(format) {
+        return fail(USAGE, &text);
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    match runtime.block_on(serve(model)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+async fn serve(model: Model) -> Result<(), String> {
+    let no_signals = |error| format!("cannot listen for signals: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let text = |error: ServerError| error.to_string();
+    let bound = server::bind(&model).await.map_err(text)?;
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    server::run(model, bound, shutdown).await.map_err(text)?;
+    Ok(())
+}

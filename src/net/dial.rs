@@ -1,0 +1,99 @@
+//! Connecting to an endpoint, plain or TLS, within a deadline.
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use thiserror::Error;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{BoxedIo, listener::prepare};
+
+/// Why an endpoint could not be reached.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// The name did not resolve, or no address of it took the connection.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// `host:port` as configured.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// TCP was there; the TLS handshake failed (wrong name, unknown CA, no TLS spoken there).
+    #[error("TLS handshake with {address} failed")]
+    Tls {
+        /// `host:port` as configured.
+        address: String,
+        /// What TLS said.
+        #[source]
+        source: io::Error,
+    },
+    /// `dial_timeout` ran out.
+    #[error("no connection to {address} within {limit:?} (dial_timeout)")]
+    Timeout {
+        /// `host:port` as configured.
+        address: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// Reaches one `host:port`.
+#[derive(Clone)]
+pub struct Dialer {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    limit: Duration,
+}
+
+impl Dialer {
+    /// Reaches `host:port` in clear.
+    pub fn plain(host: String, port: u16, limit: Duration) -> Self {
+        Self { host, port, tls: None, limit }
+    }
+
+    /// Reaches `host:port` over TLS and expects a certificate for `name`.
+    pub fn tls(host: String, port: u16, limit: Duration, config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
+        Self { host, port, tls: Some((TlsConnector::from(config), name)), limit }
+    }
+
+    /// One fresh connection. The limit covers name resolution, TCP and TLS together.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn dial(&self) -> Result<BoxedIo, DialError> {
+        match timeout(self.limit, self.connect()).await {
+            Ok(done) => done,
+            Err(_) => Err(DialError::Timeout { address: self.address(), limit: self.limit }),
+        }
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    async fn connect(&self) -> Result<BoxedIo, DialError> {
+        let bare_host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((bare_host, self.port))
+            .await
+            .map_err(|source| DialError::Connect { address: self.address(), source })?;
+        prepare(&stream);
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let stream = connector
+            .connect(name.clone(), stream)
+            .await
+            .map_err(|source| DialError::Tls { address: self.address(), source })?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("address", &self.address()).field("tls", &self.tls.is_some()).finish()
+    }
+}

@@ -1,0 +1,140 @@
+//! Listening sockets: bind, accept with back-off, one permit a connection.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+/// Connections the kernel may hold that were not accepted yet; Linux caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// First and longest wait after an accept that failed for want of a resource.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Silence after which the kernel asks whether the peer is still there, and how often it asks then.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+
+/// Binds one address.
+///
+/// An IPv6 wildcard takes IPv6 only, so that `0.0.0.0` can be listed beside it on every system alike.
+///
+/// # Errors
+/// What the system says: the port is in use, the address is not ours, the port needs a privilege.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sets what both sides of the proxy want of a TCP socket: no Nagle delay, and keepalive probes.
+pub fn prepare(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);
+    // Both are improvements, not needs: a socket that refuses them (it may be dead already) still works.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// One accepted connection; its place in the listener's cap is free again when `permit` is dropped.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket.
+    pub stream: TcpStream,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// The place it takes.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// Accepts from one socket, never more at a time than the permits allow.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    name: Arc<str>,
+}
+
+impl Acceptor {
+    /// Joins a bound socket and the permits that all sockets of one listener share.
+    pub fn new(listener: TcpListener, permits: Arc<Semaphore>, name: Arc<str>) -> Self {
+        Self { listener, permits, name }
+    }
+
+    /// Waits for a place, then for a connection. Cancel-safe.
+    ///
+    /// At the cap, new connections wait in the kernel's backlog. An accept that fails for want of descriptors
+    /// or memory is tried again after a pause that doubles up to a second; one that failed because the
+    /// peer was gone is tried again at once.
+    pub async fn accept(&self) -> Accepted {
+        let permit = self.place().await;
+        let mut pause = BACK_OFF.0;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, remote)) => {
+                    prepare(&stream);
+                    return Accepted { stream, remote, permit };
+                }
+                Err(error) if peer_is_gone(&error) => {}
+                Err(error) => {
+                    tracing::warn!(
+                        listener = %self.name,
+                        %error,
+                        pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                        "accept failed; raise the open-file limit if this goes on"
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACK_OFF.1);
+                }
+            }
+        }
+    }
+
+    async fn place(&self) -> OwnedSemaphorePermit {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return permit;
+        }
+        tracing::warn!(listener = %self.name, "max_connections reached; new connections wait");
+        match Arc::clone(&self.permits).acquire_owned().await {
+            Ok(permit) => permit,
+            // The semaphore is never closed; were it, accepting nothing more is what closing it would mean.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+fn peer_is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_cap_holds_the_next_connection_until_a_place_is_free() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = Acceptor::new(listener, Arc::new(Semaphore::new(1)), "test".into());
+        let _first = TcpStream::connect(address).await.unwrap();
+        let _second = TcpStream::connect(address).await.unwrap();
+        let held = acceptor.accept().await;
+        let mut next = std::pin::pin!(acceptor.accept());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(held);
+        tokio::time::timeout(Duration::from_secs(5), next).await.unwrap();
+    }
+}

@@ -1,0 +1,50 @@
+//! Sockets and TLS: bytes and addresses, no HTTP.
+
+pub mod development;
+pub mod dial;
+pub mod listener;
+pub mod tls;
+
+use std::io;
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::TcpStream,
+};
+
+/// A byte stream in both directions, whatever carries it.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The error the kernel holds for this stream, if it has one, without reading a byte.
+    ///
+    /// It lets a relay that must not read (the other side is slow) still notice a reset.
+    fn take_error(&self) -> Option<io::Error> {
+        None
+    }
+}
+
+/// A stream of either side, after its transport no longer matters.
+pub type BoxedIo = Box<dyn Io>;
+
+fn pending_error(stream: &TcpStream) -> Option<io::Error> {
+    stream.take_error().unwrap_or_else(Some)
+}
+
+impl Io for TcpStream {
+    fn take_error(&self) -> Option<io::Error> {
+        pending_error(self)
+    }
+}
+
+impl Io for tokio_rustls::server::TlsStream<TcpStream> {
+    fn take_error(&self) -> Option<io::Error> {
+        pending_error(self.get_ref().0)
+    }
+}
+
+impl Io for tokio_rustls::client::TlsStream<TcpStream> {
+    fn take_error(&self) -> Option<io::Error> {
+        pending_error(self.get_ref().0)
+    }
+}
+
+impl Io for DuplexStream {}

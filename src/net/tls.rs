@@ -1,0 +1,141 @@
+//! rustls on both sides: certificates from PEM files, TLS 1.2 and 1.3, ALPN `http/1.1`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use thiserror::Error;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// What is wrong with TLS material; each message names the file and the cure.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// The file is not there or may not be read.
+    #[error("cannot read {what} {}: {source}; check the path and that this user may read it", path.display())]
+    Unreadable {
+        /// What the file should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{} holds no {what} in PEM form; expected `-----BEGIN {label}-----`", path.display())]
+    NotPem {
+        /// What the file should hold.
+        what: &'static str,
+        /// The PEM label looked for.
+        label: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and key do not belong together, or the kind of key is not supported.
+    #[error("certificate {} and key {} cannot be used together: {source}", certificate.display(), key.display())]
+    Unusable {
+        /// The certificate chain.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// What rustls said.
+        source: rustls::Error,
+    },
+    /// A CA file with a certificate that is none.
+    #[error("{} holds a certificate that cannot be a root: {source}", path.display())]
+    BadRoot {
+        /// The file.
+        path: PathBuf,
+        /// What rustls said.
+        source: rustls::Error,
+    },
+    /// The system has no usable root certificates.
+    #[error("no root certificates found on this system; install ca-certificates or name a `ca` file for the upstream")]
+    NoRoots,
+    /// rustls could not be set up at all.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })
+}
+
+fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(path, what)?;
+    let not_pem = || TlsError::NotPem { what, label: "CERTIFICATE", path: path.to_owned() };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| not_pem())?;
+    if chain.is_empty() { Err(not_pem()) } else { Ok(chain) }
+}
+
+/// The server side of one TLS listener.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates(certificate, "certificate")?;
+    let pem = read(key, "private key")?;
+    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NotPem {
+        what: "private key",
+        label: "PRIVATE KEY",
+        path: key.to_owned(),
+    })?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .map_err(|source| TlsError::Unusable { certificate: certificate.to_owned(), key: key.to_owned(), source })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// The client side towards one upstream: roots from `ca`, or the system's.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path, "CA certificate")? {
+                roots.add(certificate).map_err(|source| TlsError::BadRoot { path: path.to_owned(), source })?;
+            }
+        }
+        None => {
+            // One odd certificate among the system's must not take the others away; none at all is an error.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(TlsError::NoRoots);
+            }
+        }
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The TLS handshake of an accepted connection, within `limit`.
+///
+/// # Errors
+/// What TLS or the socket said, or `TimedOut`.
+pub async fn accept(acceptor: &TlsAcceptor, stream: TcpStream, limit: Duration) -> io::Result<TlsStream<TcpStream>> {
+    timeout(limit, acceptor.accept(stream))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout")))
+}

@@ -1,0 +1,235 @@
+//! What we say of the peer before us, and what a trusted peer may say of the one before it (RFC 7239, RFC 9110 §7.6.3).
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{FORWARDED, VIA},
+};
+
+use super::token_list;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Other fields that say where a request came from; from a peer nobody vouches for they are dropped.
+const HEARSAY: [&str; 6] = [
+    "x-real-ip",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-forwarded-prefix",
+];
+
+/// Whether the peer may speak for the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is replaced, whatever it says.
+    Untrusted,
+    /// It is added to.
+    Trusted,
+}
+
+/// The hop from the peer to us.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop<'a> {
+    /// The peer's address.
+    pub peer: IpAddr,
+    /// `http` or `https`, as the peer spoke to us.
+    pub scheme: &'a str,
+    /// The authority it asked for.
+    pub host: &'a str,
+    /// What it may say.
+    pub trust: Trust,
+}
+
+/// Writes `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`.
+pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    let peer = hop.peer.to_canonical();
+    let element = element(peer, hop);
+    match hop.trust {
+        Trust::Untrusted => {
+            for name in HEARSAY {
+                headers.remove(name);
+            }
+            set(headers, FOR, &peer.to_string());
+            set(headers, PROTO, hop.scheme);
+            set(headers, HOST, hop.host);
+            set(headers, FORWARDED, &element);
+        }
+        Trust::Trusted => {
+            extend(headers, FOR, &peer.to_string());
+            extend(headers, FORWARDED, &element);
+            let scheme = client_scheme(headers, hop.trust, hop.scheme);
+            set(headers, PROTO, scheme);
+            if headers.get_all(HOST).iter().count() != 1 {
+                set(headers, HOST, hop.host);
+            }
+        }
+    }
+}
+
+/// The scheme the client used, as far as a trusted peer tells; else `own`.
+pub fn client_scheme<'a>(headers: &HeaderMap, trust: Trust, own: &'a str) -> &'a str {
+    if trust == Trust::Untrusted {
+        return own;
+    }
+    match token_list::members(headers.get_all(PROTO)).next() {
+        Some(told) if told.eq_ignore_ascii_case("https") || told.eq_ignore_ascii_case("wss") => "https",
+        Some(told) if told.eq_ignore_ascii_case("http") || told.eq_ignore_ascii_case("ws") => "http",
+        _ => own,
+    }
+}
+
+fn element(peer: IpAddr, hop: &Hop<'_>) -> String {
+    let node = match peer {
+        IpAddr::V4(address) => address.to_string(),
+        // RFC 7239 section 6.1: brackets, and quotes because of the colons.
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = if token_list::is_token(hop.host) { hop.host.to_owned() } else { format!("\"{}\"", hop.host) };
+    format!("for={node};host={host};proto={}", hop.scheme)
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    headers.remove(&name);
+    // What cannot be a field value cannot have come in an authority that was checked; nothing is better than half.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn extend(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    let mut all: Vec<&str> = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok()).collect();
+    all.push(value);
+    let joined = all.join(", ");
+    set(headers, name, &joined);
+}
+
+/// Adds our hop to `Via` (RFC 9110 §7.6.3).
+pub fn push_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
+    let version = if version == Version::HTTP_10 { "1.0" } else { "1.1" };
+    extend(headers, VIA, &format!("{version} {pseudonym}"));
+}
+
+/// How often our pseudonym stands in `Via`.
+pub fn via_count(headers: &HeaderMap, pseudonym: &str) -> usize {
+    token_list::members(headers.get_all(VIA))
+        .filter(|member| member.split_ascii_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(pseudonym)))
+        .count()
+}
+
+/// A network, as `10.0.0.0/8`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither an address nor a network; write `10.0.0.0/8` or `::1`")]
+pub struct CidrError;
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let network: IpAddr = address.parse().map_err(|_| CidrError)?;
+        let longest = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| CidrError))?;
+        if prefix > longest { Err(CidrError) } else { Ok(Self { network, prefix }) }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl Cidr {
+    /// Whether `address` is in the network. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differ = match (self.network, address.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a) ^ u32::from(b)).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros(),
+            _ => return false,
+        };
+        differ >= u32::from(self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(peer: &str, trust: Trust) -> Hop<'static> {
+        Hop { peer: peer.parse().unwrap(), scheme: "https", host: "gate.example:8443", trust }
+    }
+
+    fn spoofed() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.append(FOR, HeaderValue::from_static("1.1.1.1"));
+        headers.append(FOR, HeaderValue::from_static("2.2.2.2"));
+        headers.append(PROTO, HeaderValue::from_static("http"));
+        headers.append(HOST, HeaderValue::from_static("other.example"));
+        headers.append(FORWARDED, HeaderValue::from_static("for=1.1.1.1"));
+        headers.append("x-real-ip", HeaderValue::from_static("1.1.1.1"));
+        headers
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_is_replaced() {
+        let mut headers = spoofed();
+        apply(&mut headers, &hop("2001:db8::1", Trust::Untrusted));
+        assert_eq!(headers[FOR], "2001:db8::1");
+        assert_eq!(headers[PROTO], "https");
+        assert_eq!(headers[HOST], "gate.example:8443");
+        assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";host=\"gate.example:8443\";proto=https");
+        assert!(!headers.contains_key("x-real-ip"));
+        assert_eq!(headers.get_all(FOR).iter().count(), 1);
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_is_added_to() {
+        let mut headers = spoofed();
+        apply(&mut headers, &hop("::ffff:10.0.0.1", Trust::Trusted));
+        assert_eq!(headers[FOR], "1.1.1.1, 2.2.2.2, 10.0.0.1");
+        assert_eq!(headers[PROTO], "http");
+        assert_eq!(headers[HOST], "other.example");
+        assert_eq!(headers[FORWARDED], "for=1.1.1.1, for=10.0.0.1;host=\"gate.example:8443\";proto=https");
+    }
+
+    #[test]
+    fn networks() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.200.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("::1", "::1", true),
+            ("::1", "::2", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "::1", false),
+        ] {
+            let network: Cidr = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network} {address}");
+        }
+        assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "host".parse::<Cidr>().is_err());
+    }
+
+    #[test]
+    fn via_counts_our_own_passes() {
+        let mut headers = HeaderMap::new();
+        headers.append(VIA, HeaderValue::from_static("1.0 fred, 1.1 switchgate"));
+        push_via(&mut headers, Version::HTTP_11, "switchgate");
+        assert_eq!(headers[VIA], "1.0 fred, 1.1 switchgate, 1.1 switchgate");
+        assert_eq!(via_count(&headers, "switchgate"), 2);
+    }
+}

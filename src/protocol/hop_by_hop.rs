@@ -1,0 +1,87 @@
+//! Which fields stop at this hop (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, header::CONNECTION};
+
+use super::token_list;
+
+const ALWAYS: [&str; 10] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "proxy-authenticate",
+];
+
+/// Removes hop-by-hop fields, with those named on any `Connection` line.
+///
+/// A peer may not name a field that a later check, the routing or the upstream's own policy stands on: a client that
+/// sends `Connection: origin` would otherwise take its origin out of the upstream's sight.
+pub fn remove(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = token_list::members(headers.get_all(CONNECTION))
+        .filter_map(|member| HeaderName::from_bytes(member.as_bytes()).ok())
+        .filter(|name| !is_protected(name.as_str()))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in ALWAYS {
+        headers.remove(name);
+    }
+}
+
+fn is_protected(name: &str) -> bool {
+    matches!(
+        name,
+        "origin"
+            | "host"
+            | "cookie"
+            | "set-cookie"
+            | "authorization"
+            | "content-length"
+            | "content-type"
+            | "cache-control"
+            | "forwarded"
+            | "via"
+            | "x-real-ip"
+    ) || name.starts_with("sec-websocket-")
+        || name.starts_with("x-forwarded-")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn fields_named_on_any_connection_line_stop_here_and_protected_ones_do_not() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop"),
+            ("connection", "origin, cookie,sec-websocket-key , x-second, HOST, x-forwarded-for"),
+            ("x-hop", "1"),
+            ("x-second", "1"),
+            ("origin", "https://a"),
+            ("cookie", "c"),
+            ("sec-websocket-key", "k"),
+            ("host", "h"),
+            ("x-forwarded-for", "f"),
+            ("te", "trailers"),
+            ("keep-alive", "1"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "x"),
+            ("accept", "*/*"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        remove(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "cookie", "host", "origin", "sec-websocket-key", "x-forwarded-for"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The rules of the RFCs: pure functions and value types. No clock, no socket, no log.
+
+pub mod body;
+pub mod chunked;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod origin;
+pub mod request_framing;
+pub mod request_target;
+pub mod token_list;
+pub mod upgrade;
+pub mod websocket;

@@ -1,0 +1,409 @@
+//! Serialised origins (RFC 6454 §6) and the allowlist (RFC 6455 §10.2).
+
+use std::fmt;
+
+use http::{HeaderMap, header::ORIGIN};
+use thiserror::Error;
+
+/// A scheme, host and port, in one spelling: lower case, and no port where it is the scheme's default.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+/// Why a text is no serialised origin.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum OriginError {
+    /// No `scheme://`.
+    #[error("it has no scheme; write `https://host`")]
+    Scheme,
+    /// A path, query or fragment, even a lone slash.
+    #[error("it goes on after host and port; leave out the path and any trailing slash")]
+    Trailing,
+    /// A user name.
+    #[error("it holds a user name; leave out everything up to `@`")]
+    Userinfo,
+    /// No host, or bytes no host has.
+    #[error("its host is empty or malformed; international names are written in their `xn--` form")]
+    Host,
+    /// `example.com.`
+    #[error("its host ends with a dot; leave it out")]
+    TrailingDot,
+    /// No number of 16 bits.
+    #[error("its port is not a number from 1 to 65535")]
+    Port,
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+impl Origin {
+    /// Reads a serialised origin, strictly.
+    ///
+    /// # Errors
+    /// See [`OriginError`].
+    pub fn parse(text: &str) -> Result<Self, OriginError> {
+        let (scheme, rest) = text.split_once("://").ok_or(OriginError::Scheme)?;
+        let sound = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        if !sound {
+            return Err(OriginError::Scheme);
+        }
+        if rest.contains(['/', '?', '#', '\\']) {
+            return Err(OriginError::Trailing);
+        }
+        if rest.contains('@') {
+            return Err(OriginError::Userinfo);
+        }
+        let (host, port) = split_port(rest)?;
+        check_host(host)?;
+        Ok(Self::of(scheme, host, port))
+    }
+
+    /// An origin of parts that were checked elsewhere.
+    pub fn of(scheme: &str, host: &str, port: Option<u16>) -> Self {
+        let scheme = scheme.to_ascii_lowercase();
+        let port = port.filter(|port| Some(*port) != default_port(&scheme));
+        Self { scheme, host: host.to_ascii_lowercase(), port }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), OriginError> {
+    // The colons of an IPv6 literal are inside its brackets.
+    let after_host = authority.rfind(']').map_or(0, |at| at + 1);
+    match authority.get(after_host..).and_then(|tail| tail.rfind(':')) {
+        None => Ok((authority, None)),
+        Some(at) => {
+            let host = authority.get(..after_host + at).ok_or(OriginError::Host)?;
+            let port = authority.get(after_host + at + 1..).ok_or(OriginError::Port)?;
+            let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let number = port.parse().ok().filter(|port| digits && *port != 0).ok_or(OriginError::Port)?;
+            Ok((host, Some(number)))
+        }
+    }
+}
+
+fn check_host(host: &str) -> Result<(), OriginError> {
+    if let Some(literal) = host.strip_prefix('[') {
+        let address = literal.strip_suffix(']').ok_or(OriginError::Host)?;
+        return address.parse::<std::net::Ipv6Addr>().map(|_| ()).map_err(|_| OriginError::Host);
+    }
+    if host.ends_with('.') {
+        return Err(OriginError::TrailingDot);
+    }
+    let sound = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if host.split('.').all(sound) { Ok(()) } else { Err(OriginError::Host) }
+}
+
+/// One entry of `allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowEntry {
+    /// Exactly this origin.
+    Exact(Origin),
+    /// Any subdomain, at any depth, of the host; never the host itself.
+    Subdomains(Origin),
+    /// The origin under which the client reached us.
+    SameOrigin,
+    /// Every well-formed origin.
+    Any,
+}
+
+/// Why an entry of `allow` can never match.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AllowEntryError {
+    /// Not an origin.
+    #[error("{0}")]
+    Origin(OriginError),
+    /// `*` anywhere but as the first label.
+    #[error("`*` may only stand for the first label; write `https://*.example.com`, or `*` alone for every origin")]
+    Wildcard,
+    /// `null`.
+    #[error("`null` is not listed here; set `null = \"allow\"`")]
+    Null,
+    /// The default port is never sent.
+    #[error("no client sends the default port of its scheme; leave it out")]
+    DefaultPort,
+}
+
+impl AllowEntry {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// See [`AllowEntryError`]: an entry that cannot match is a mistake, not a wish.
+    pub fn parse(text: &str) -> Result<Self, AllowEntryError> {
+        match text {
+            "*" => return Ok(Self::Any),
+            "same-origin" => return Ok(Self::SameOrigin),
+            "null" => return Err(AllowEntryError::Null),
+            _ => {}
+        }
+        let (bare, wild) = match text.split_once("://*.") {
+            Some((scheme, rest)) => (format!("{scheme}://{rest}"), true),
+            None => (text.to_owned(), false),
+        };
+        if bare.contains('*') {
+            return Err(AllowEntryError::Wildcard);
+        }
+        let origin = Origin::parse(&bare).map_err(AllowEntryError::Origin)?;
+        if origin.port.is_none() && bare.rsplit(':').next().is_some_and(|tail| tail.parse::<u16>().is_ok()) {
+            return Err(AllowEntryError::DefaultPort);
+        }
+        if wild && (origin.host.starts_with('[') || origin.host.parse::<std::net::Ipv4Addr>().is_ok()) {
+            return Err(AllowEntryError::Wildcard);
+        }
+        Ok(if wild { Self::Subdomains(origin) } else { Self::Exact(origin) })
+    }
+
+    fn matches(&self, origin: &Origin, own: &Origin) -> bool {
+        match self {
+            Self::Any => true,
+            Self::SameOrigin => origin == own,
+            Self::Exact(listed) => origin == listed,
+            Self::Subdomains(parent) => {
+                origin.scheme == parent.scheme
+                    && origin.port == parent.port
+                    && origin
+                        .host
+                        .strip_suffix(&parent.host)
+                        .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+            }
+        }
+    }
+}
+
+/// What to do with a special value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let it pass.
+    Allow,
+    /// Refuse it.
+    Refuse,
+}
+
+/// What a refusal leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// 403.
+    Enforce,
+    /// A log event, and the request goes on.
+    Report,
+}
+
+/// Which requests are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyTo {
+    /// Opening handshakes.
+    WebSocket,
+    /// Plain requests too.
+    All,
+}
+
+/// The origin policy of a route.
+#[derive(Clone, Debug)]
+pub struct OriginPolicy {
+    /// Origins that may connect.
+    pub allow: Vec<AllowEntry>,
+    /// For a request without `Origin`: no browser leaves it out on a WebSocket.
+    pub absent: Verdict,
+    /// For `Origin: null`: a sandboxed frame, a file, a redirect across origins.
+    pub null: Verdict,
+    /// What a refusal leads to.
+    pub mode: Mode,
+    /// Which requests are checked.
+    pub apply_to: ApplyTo,
+}
+
+impl Default for OriginPolicy {
+    /// Same-origin browsers and clients that are no browsers: no other site's page can use a visitor's cookies.
+    fn default() -> Self {
+        Self {
+            allow: vec![AllowEntry::SameOrigin],
+            absent: Verdict::Allow,
+            null: Verdict::Refuse,
+            mode: Mode::Enforce,
+            apply_to: ApplyTo::WebSocket,
+        }
+    }
+}
+
+/// Why an origin is refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum OriginRefusal {
+    /// There is none.
+    #[error("the request has no Origin (RFC 6455 section 10.2)")]
+    Absent,
+    /// It is `null`.
+    #[error("the origin `null` is not allowed (RFC 6454 section 7.3)")]
+    Null,
+    /// Two lines, or two origins in one.
+    #[error("the request has more than one Origin (RFC 6454 section 7.3)")]
+    Repeated,
+    /// Not a serialised origin.
+    #[error("the Origin is malformed (RFC 6454 section 6.2)")]
+    Malformed,
+    /// Not listed.
+    #[error("this origin is not allowed (RFC 6455 section 10.2)")]
+    NotAllowed,
+}
+
+impl OriginRefusal {
+    /// A fixed word for logs and counters.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Absent => "origin-absent",
+            Self::Null => "origin-null",
+            Self::Repeated => "origin-repeated",
+            Self::Malformed => "origin-malformed",
+            Self::NotAllowed => "origin-not-allowed",
+        }
+    }
+}
+
+impl OriginPolicy {
+    /// Judges a request's `Origin`; `own` is the origin under which the client reached us.
+    ///
+    /// # Errors
+    /// See [`OriginRefusal`].
+    pub fn check(&self, headers: &HeaderMap, own: &Origin) -> Result<(), OriginRefusal> {
+        let mut lines = headers.get_all(ORIGIN).iter();
+        let Some(line) = lines.next() else {
+            return allowed(self.absent, OriginRefusal::Absent);
+        };
+        if lines.next().is_some() {
+            return Err(OriginRefusal::Repeated);
+        }
+        let text = line.to_str().map_err(|_| OriginRefusal::Malformed)?;
+        if text == "null" {
+            return allowed(self.null, OriginRefusal::Null);
+        }
+        let origin = Origin::parse(text).map_err(|_| OriginRefusal::Malformed)?;
+        if self.allow.iter().any(|entry| entry.matches(&origin, own)) { Ok(()) } else { Err(OriginRefusal::NotAllowed) }
+    }
+}
+
+fn allowed(verdict: Verdict, refusal: OriginRefusal) -> Result<(), OriginRefusal> {
+    match verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Refuse => Err(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judge(allow: &[&str], lines: &[&str]) -> Result<(), OriginRefusal> {
+        let policy = OriginPolicy {
+            allow: allow.iter().map(|entry| AllowEntry::parse(entry).unwrap()).collect(),
+            ..OriginPolicy::default()
+        };
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ORIGIN, HeaderValue::from_str(line).unwrap());
+        }
+        policy.check(&headers, &Origin::of("https", "gate.example", Some(8443)))
+    }
+
+    #[test]
+    fn origins_against_allowlists() {
+        use OriginRefusal as R;
+        let app = "https://app.example.com";
+        let wild = "https://*.example.com";
+        for (allow, lines, expected) in [
+            (app, &["https://app.example.com"][..], Ok(())),
+            (app, &["HTTPS://App.Example.COM"], Ok(())),
+            (app, &["https://app.example.com:443"], Ok(())),
+            (app, &["http://app.example.com"], Err(R::NotAllowed)),
+            (app, &["https://app.example.com:8443"], Err(R::NotAllowed)),
+            (app, &["https://app.example.com.evil.test"], Err(R::NotAllowed)),
+            (app, &["https://evil-app.example.com"], Err(R::NotAllowed)),
+            (app, &["https://app.example.com/"], Err(R::Malformed)),
+            (app, &["https://app.example.com/path"], Err(R::Malformed)),
+            (app, &["https://app.example.com."], Err(R::Malformed)),
+            (app, &["https://user@app.example.com"], Err(R::Malformed)),
+            (app, &["https://app.example.com https://evil.test"], Err(R::Malformed)),
+            (app, &["https://app.example.com", "https://app.example.com"], Err(R::Repeated)),
+            (app, &["app.example.com"], Err(R::Malformed)),
+            (app, &[""], Err(R::Malformed)),
+            (app, &["null"], Err(R::Null)),
+            (app, &[], Ok(())),
+            (wild, &["https://a.example.com"], Ok(())),
+            (wild, &["https://b.a.example.com"], Ok(())),
+            (wild, &["https://example.com"], Err(R::NotAllowed)),
+            (wild, &["https://.example.com"], Err(R::Malformed)),
+            (wild, &["https://evilexample.com"], Err(R::NotAllowed)),
+            (wild, &["https://a.example.com.evil.test"], Err(R::NotAllowed)),
+            (wild, &["https://a.example.com:444"], Err(R::NotAllowed)),
+            ("same-origin", &["https://gate.example:8443"], Ok(())),
+            ("same-origin", &["https://gate.example"], Err(R::NotAllowed)),
+            ("same-origin", &["http://gate.example:8443"], Err(R::NotAllowed)),
+            ("*", &["https://anyone.test"], Ok(())),
+            ("*", &["null"], Err(R::Null)),
+            ("https://[::1]:9443", &["https://[::1]:9443"], Ok(())),
+        ] {
+            assert_eq!(judge(&[allow], lines), expected, "{allow} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn entries_that_can_never_match_are_errors() {
+        for entry in [
+            "https://a.example/",
+            "https://a.example/x",
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://u@a.example",
+            "https://a.example.",
+            "a.example",
+            "https://",
+            "https://b\u{fc}cher.example",
+            "https://a.*.example",
+            "https://*",
+            "*.example.com",
+            "null",
+            "https://a.example:0",
+            "https://*.127.0.0.1",
+        ] {
+            assert!(AllowEntry::parse(entry).is_err(), "{entry}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_wildcard_agrees_with_a_slow_model(labels in prop::collection::vec("[a-z]{1,3}", 1..5), parent in "[a-z]{1,3}\\.[a-z]{1,3}") {
+            let host = labels.join(".");
+            let entry = AllowEntry::parse(&format!("https://*.{parent}")).unwrap();
+            let origin = Origin::parse(&format!("https://{host}")).unwrap();
+            let parent: Vec<&str> = parent.split('.').collect();
+            let tail = labels.len().checked_sub(parent.len()).map(|at| &labels[at..]);
+            let model = labels.len() > parent.len() && tail.is_some_and(|tail| tail == parent);
+            prop_assert_eq!(entry.matches(&origin, &origin), model);
+        }
+
+        #[test]
+        fn parsing_never_panics_and_what_parses_prints_itself(text in "\\PC{0,40}") {
+            if let Ok(origin) = Origin::parse(&text) {
+                prop_assert_eq!(Origin::parse(&origin.to_string()), Ok(origin));
+            }
+        }
+    }
+}

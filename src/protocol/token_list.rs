@@ -1,0 +1,113 @@
+//! Comma-separated lists over repeated field lines (RFC 9110 §5.6.1). The one list parser of the crate.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The members of a list, over all lines given, without the white space around them. Empty members are left out
+/// (RFC 9110 §5.6.1.2); commas inside quoted strings do not separate. A line that is not ASCII gives one member that
+/// is no token.
+pub fn members<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator<Item = &'a str> {
+    values.into_iter().flat_map(|value| Members(value.to_str().unwrap_or("\u{fffd}")))
+}
+
+struct Members<'a>(&'a str);
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            if self.0.is_empty() {
+                return None;
+            }
+            let (mut quoted, mut escaped) = (false, false);
+            let end = self.0.find(|c| {
+                if escaped {
+                    escaped = false;
+                    return false;
+                }
+                match c {
+                    '\\' if quoted => escaped = true,
+                    '"' => quoted = !quoted,
+                    ',' if !quoted => return true,
+                    _ => {}
+                }
+                false
+            });
+            let (member, rest) = match end {
+                Some(at) => (self.0.get(..at)?, self.0.get(at + 1..)?),
+                None => (self.0, ""),
+            };
+            self.0 = rest;
+            let member = member.trim_matches([' ', '\t']);
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+    }
+}
+
+/// Whether any line of `name` lists `token`, whatever its case. Malformed members match nothing.
+pub fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    members(headers.get_all(name)).any(|member| member.eq_ignore_ascii_case(token))
+}
+
+/// Whether `text` is a token (RFC 9110 §5.6.2).
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONNECTION;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines(lines: &[String]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(CONNECTION, HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn members_of_odd_lists() {
+        for (line, expected) in [
+            ("keep-alive, Upgrade", vec!["keep-alive", "Upgrade"]),
+            (",, a ,\t,b,", vec!["a", "b"]),
+            ("a;x=\"1,2\", b", vec!["a;x=\"1,2\"", "b"]),
+            ("a;x=\"\\\",\", b", vec!["a;x=\"\\\",\"", "b"]),
+            ("", vec![]),
+        ] {
+            let value = HeaderValue::from_str(line).unwrap();
+            assert_eq!(members([&value]).collect::<Vec<_>>(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_substring_is_no_member() {
+        let headers = lines(&["no-upgrade, upgraded".to_owned()]);
+        assert!(!contains(&headers, &CONNECTION, "upgrade"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_survives_being_split_over_lines_and_respaced(
+            tokens in prop::collection::vec("[a-z!#-]{1,8}", 1..6),
+            breaks in prop::collection::vec(any::<bool>(), 6),
+            space in "[ \t]{0,3}",
+        ) {
+            let mut all = vec![String::new()];
+            for (token, new_line) in tokens.iter().zip(breaks) {
+                if new_line {
+                    all.push(String::new());
+                }
+                let line = all.last_mut().unwrap();
+                line.push_str(&format!("{space},{space}{token}{space}"));
+            }
+            let headers = lines(&all.iter().map(|line| line.trim().to_owned()).collect::<Vec<_>>());
+            prop_assert_eq!(members(headers.get_all(CONNECTION)).collect::<Vec<_>>(), tokens);
+        }
+    }
+}

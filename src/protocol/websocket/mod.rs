@@ -1,0 +1,105 @@
+//! The opening handshake of RFC 6455 §4, both sides of it.
+
+pub mod capitals;
+pub mod key;
+mod request;
+mod response;
+
+pub use request::{HandshakeError, OpeningHandshake};
+pub use response::{AcceptError, Agreed};
+
+/// A check that a route may do without, for old clients and backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiver {
+    /// The key is any text of visible ASCII.
+    KeyFormat,
+    /// Versions 7 and 8 (drafts with the same frames) pass as well.
+    Version,
+    /// Malformed or repeated subprotocols pass; none of those is ever agreed to.
+    SubprotocolSyntax,
+    /// Malformed extension offers pass; none of those is ever agreed to.
+    ExtensionsSyntax,
+    /// A 101 without `Connection: upgrade`.
+    ResponseConnection,
+    /// A 101 without `Upgrade: websocket`.
+    ResponseUpgrade,
+    /// A 101 that selects a subprotocol nobody offered.
+    ResponseSubprotocol,
+}
+
+impl Waiver {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 7] = [
+        Self::KeyFormat,
+        Self::Version,
+        Self::SubprotocolSyntax,
+        Self::ExtensionsSyntax,
+        Self::ResponseConnection,
+        Self::ResponseUpgrade,
+        Self::ResponseSubprotocol,
+    ];
+
+    /// Its name in the config and the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeyFormat => "key-format",
+            Self::Version => "version",
+            Self::SubprotocolSyntax => "subprotocol-syntax",
+            Self::ExtensionsSyntax => "extensions-syntax",
+            Self::ResponseConnection => "response-connection",
+            Self::ResponseUpgrade => "response-upgrade",
+            Self::ResponseSubprotocol => "response-subprotocol",
+        }
+    }
+
+    /// The one of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|waiver| waiver.name() == name)
+    }
+
+    fn bit(self) -> u8 {
+        1 << (self as u8)
+    }
+}
+
+/// A set of waivers; empty by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waivers(u8);
+
+impl Waivers {
+    /// Every one.
+    pub fn all() -> Self {
+        Waiver::ALL.into_iter().collect()
+    }
+
+    /// Whether the set holds `waiver`.
+    pub fn contains(self, waiver: Waiver) -> bool {
+        self.0 & waiver.bit() != 0
+    }
+}
+
+impl FromIterator<Waiver> for Waivers {
+    fn from_iter<I: IntoIterator<Item = Waiver>>(waivers: I) -> Self {
+        Self(waivers.into_iter().fold(0, |bits, waiver| bits | waiver.bit()))
+    }
+}
+
+/// The names of a `Sec-WebSocket-Extensions` list, or `None` where it is malformed (RFC 6455 §9.1).
+fn extension_names(headers: &http::HeaderMap) -> Option<Vec<String>> {
+    use super::token_list::{is_token, members};
+    let parameter = |text: &str| match text.split_once('=') {
+        None => is_token(text.trim()),
+        Some((name, value)) => {
+            let value = value.trim();
+            let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+            is_token(name.trim()) && is_token(bare)
+        }
+    };
+    members(headers.get_all("sec-websocket-extensions"))
+        .map(|member| {
+            let mut parts = member.split(';');
+            let name = parts.next().map(str::trim).filter(|name| is_token(name))?;
+            parts.all(parameter).then(|| name.to_owned())
+        })
+        .collect()
+}

@@ -1,0 +1,257 @@
+//! The client's side of the opening handshake (RFC 6455 §4.1, §4.2.1).
+
+use http::{
+    HeaderMap, Method, Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
+use thiserror::Error;
+
+use super::{Waiver, Waivers, extension_names, key::is_canonical_key};
+use crate::protocol::token_list::{is_token, members};
+
+/// Longest key under the waiver `key-format`.
+const MAX_WAIVED_KEY: usize = 128;
+
+/// Which rule an opening handshake breaks.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// Not GET.
+    #[error("an opening handshake is a GET request (RFC 6455 section 4.2.1, item 1)")]
+    Method,
+    /// Not HTTP/1.1.
+    #[error("an opening handshake is made over HTTP/1.1 (RFC 6455 section 4.2.1, item 1)")]
+    HttpVersion,
+    /// Something that announces a body.
+    #[error("an opening handshake has no body (RFC 6455 section 4.1, RFC 9110 section 9.3.1)")]
+    Body,
+    /// No key.
+    #[error("Sec-WebSocket-Key is missing (RFC 6455 section 4.2.1, item 5)")]
+    KeyMissing,
+    /// Two keys.
+    #[error("there is more than one Sec-WebSocket-Key (RFC 6455 section 11.3.1)")]
+    KeyRepeated,
+    /// Not 16 bytes in base64.
+    #[error("Sec-WebSocket-Key is not the base64 form of 16 bytes (RFC 6455 section 4.2.1, item 5)")]
+    KeyMalformed,
+    /// Missing, repeated, or another.
+    #[error("Sec-WebSocket-Version is not exactly 13 (RFC 6455 section 4.2.1, item 6)")]
+    Version,
+    /// Not a list of tokens.
+    #[error("Sec-WebSocket-Protocol is not a list of tokens (RFC 6455 section 4.1, item 10)")]
+    SubprotocolMalformed,
+    /// One twice.
+    #[error("Sec-WebSocket-Protocol names a subprotocol twice (RFC 6455 section 4.1, item 10)")]
+    SubprotocolDuplicate,
+    /// Not a list of extensions.
+    #[error("Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1)")]
+    Extensions,
+}
+
+impl HandshakeError {
+    /// A fixed word for logs and counters.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Method => "handshake-method",
+            Self::HttpVersion => "handshake-http-version",
+            Self::Body => "handshake-body",
+            Self::KeyMissing => "handshake-key-missing",
+            Self::KeyRepeated => "handshake-key-repeated",
+            Self::KeyMalformed => "handshake-key-malformed",
+            Self::Version => "handshake-version",
+            Self::SubprotocolMalformed => "handshake-subprotocol-malformed",
+            Self::SubprotocolDuplicate => "handshake-subprotocol-duplicate",
+            Self::Extensions => "handshake-extensions",
+        }
+    }
+}
+
+/// An opening handshake that was found to be right. Only [`OpeningHandshake::check`] makes one.
+#[derive(Clone, Debug)]
+pub struct OpeningHandshake {
+    pub(super) key: String,
+    pub(super) subprotocols: Vec<String>,
+    pub(super) extensions: Vec<String>,
+    pub(super) waivers: Waivers,
+    used: Vec<Waiver>,
+}
+
+impl OpeningHandshake {
+    /// Checks a request that asks for a WebSocket. `has_body` is whether any byte of one can follow.
+    ///
+    /// # Errors
+    /// The first rule it breaks that is not waived.
+    pub fn check(
+        method: &Method,
+        version: Version,
+        headers: &HeaderMap,
+        has_body: bool,
+        waivers: Waivers,
+    ) -> Result<Self, HandshakeError> {
+        if method != Method::GET {
+            return Err(HandshakeError::Method);
+        }
+        if version != Version::HTTP_11 {
+            return Err(HandshakeError::HttpVersion);
+        }
+        let announces_body = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+        if has_body || announces_body || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(HandshakeError::Body);
+        }
+        let mut used = Vec::new();
+        let mut waive = |waiver: Waiver, error| {
+            if waivers.contains(waiver) {
+                used.push(waiver);
+                Ok(())
+            } else {
+                Err(error)
+            }
+        };
+        let key = check_key(headers, &mut waive)?;
+        check_version(headers, &mut waive)?;
+        let subprotocols = check_subprotocols(headers, &mut waive)?;
+        let extensions = match extension_names(headers) {
+            Some(names) => names,
+            None => {
+                waive(Waiver::ExtensionsSyntax, HandshakeError::Extensions)?;
+                Vec::new()
+            }
+        };
+        Ok(Self { key, subprotocols, extensions, waivers, used })
+    }
+
+    /// The waivers without which it would have been refused.
+    pub fn used(&self) -> &[Waiver] {
+        &self.used
+    }
+
+    /// The offered subprotocols, most wanted first.
+    pub fn subprotocols(&self) -> &[String] {
+        &self.subprotocols
+    }
+}
+
+type Waive<'a> = dyn FnMut(Waiver, HandshakeError) -> Result<(), HandshakeError> + 'a;
+
+fn check_key(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<String, HandshakeError> {
+    let mut lines = headers.get_all("sec-websocket-key").iter();
+    let line = lines.next().ok_or(HandshakeError::KeyMissing)?;
+    if lines.next().is_some() {
+        return Err(HandshakeError::KeyRepeated);
+    }
+    let key = line.to_str().map_err(|_| HandshakeError::KeyMalformed)?;
+    if !is_canonical_key(key) {
+        let visible = !key.is_empty() && key.len() <= MAX_WAIVED_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible {
+            return Err(HandshakeError::KeyMalformed);
+        }
+        waive(Waiver::KeyFormat, HandshakeError::KeyMalformed)?;
+    }
+    Ok(key.to_owned())
+}
+
+fn check_version(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<(), HandshakeError> {
+    let mut lines = headers.get_all("sec-websocket-version").iter();
+    match (lines.next().map(http::HeaderValue::as_bytes), lines.next()) {
+        (Some(b"13"), None) => Ok(()),
+        (Some(b"7" | b"8"), None) => waive(Waiver::Version, HandshakeError::Version),
+        _ => Err(HandshakeError::Version),
+    }
+}
+
+fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<String>, HandshakeError> {
+    let name = "sec-websocket-protocol";
+    let mut offered: Vec<String> = Vec::new();
+    for member in members(headers.get_all(name)) {
+        if !is_token(member) {
+            waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
+        } else if offered.iter().any(|known| known == member) {
+            waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolDuplicate)?;
+        } else {
+            offered.push(member.to_owned());
+        }
+    }
+    if offered.is_empty() && headers.contains_key(name) {
+        waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
+    }
+    Ok(offered)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    const VERSION: (&str, &str) = ("sec-websocket-version", "13");
+
+    fn check(fields: &[(&'static str, &'static str)], waivers: Waivers) -> Result<OpeningHandshake, HandshakeError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, waivers)
+    }
+
+    #[test]
+    fn each_rule_refuses_and_its_waiver_lets_pass() {
+        use HandshakeError as E;
+        let protocol = "sec-websocket-protocol";
+        let extensions = "sec-websocket-extensions";
+        type Fields<'a> = &'a [(&'static str, &'static str)];
+        let cases: [(Fields, E, bool); 16] = [
+            (&[VERSION], E::KeyMissing, false),
+            (&[VERSION, KEY, KEY], E::KeyRepeated, false),
+            (&[VERSION, (KEY.0, "")], E::KeyMalformed, false),
+            (&[VERSION, (KEY.0, "not base64!")], E::KeyMalformed, false),
+            (&[VERSION, (KEY.0, "c2hvcnQ=")], E::KeyMalformed, true),
+            (&[VERSION, (KEY.0, "dGhlIHNhbXBsZSBub25jZQ__")], E::KeyMalformed, true),
+            (&[KEY], E::Version, false),
+            (&[KEY, VERSION, VERSION], E::Version, false),
+            (&[KEY, (VERSION.0, "13, 8")], E::Version, false),
+            (&[KEY, (VERSION.0, "8")], E::Version, true),
+            (&[KEY, VERSION, (protocol, "a b")], E::SubprotocolMalformed, true),
+            (&[KEY, VERSION, (protocol, "")], E::SubprotocolMalformed, true),
+            (&[KEY, VERSION, (protocol, "a, a")], E::SubprotocolDuplicate, true),
+            (&[KEY, VERSION, (extensions, "x;=1")], E::Extensions, true),
+            (&[KEY, VERSION, ("content-length", "5")], E::Body, false),
+            (&[KEY, VERSION, ("transfer-encoding", "chunked")], E::Body, false),
+        ];
+        for (fields, error, waivable) in cases {
+            assert_eq!(check(fields, Waivers::default()).map(|_| ()), Err(error), "{fields:?}");
+            let lenient = check(fields, Waivers::all());
+            assert_eq!(lenient.is_ok(), waivable, "{fields:?}");
+            assert!(lenient.is_err() || !lenient.unwrap().used().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_right_one_is_a_proof() {
+        let opening = check(
+            &[
+                KEY,
+                VERSION,
+                ("content-length", "0"),
+                ("sec-websocket-protocol", "chat, Chat"),
+                ("sec-websocket-protocol", "soap"),
+                ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits, x; y=\"1\""),
+            ],
+            Waivers::default(),
+        )
+        .unwrap();
+        assert_eq!(opening.subprotocols(), ["chat", "Chat", "soap"]);
+        assert_eq!(opening.extensions, ["permessage-deflate", "x"]);
+        assert!(opening.used().is_empty());
+    }
+
+    #[test]
+    fn only_get_over_http_1_1_without_a_body() {
+        let headers = HeaderMap::new();
+        let check = |method, version, body| {
+            OpeningHandshake::check(&method, version, &headers, body, Waivers::all()).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(check(Method::POST, Version::HTTP_11, false), HandshakeError::Method);
+        assert_eq!(check(Method::GET, Version::HTTP_10, false), HandshakeError::HttpVersion);
+        assert_eq!(check(Method::GET, Version::HTTP_11, true), HandshakeError::Body);
+    }
+}

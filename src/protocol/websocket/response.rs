@@ -1,0 +1,205 @@
+//! The upstream's side of the opening handshake (RFC 6455 §4.1, the server's response).
+
+use http::{
+    HeaderMap, StatusCode, Version,
+    header::{CONNECTION, UPGRADE},
+    response,
+};
+use thiserror::Error;
+
+use super::{OpeningHandshake, Waiver, extension_names, key::accept_value};
+use crate::protocol::token_list::{contains, members};
+
+/// Which rule an upstream's 101 breaks.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AcceptError {
+    /// Not 101.
+    #[error("the status is not 101 (RFC 6455 section 4.1, item 1)")]
+    Status,
+    /// Not HTTP/1.1.
+    #[error("the 101 is not HTTP/1.1 (RFC 9110 section 15.2.2)")]
+    HttpVersion,
+    /// No `Upgrade: websocket`, or something beside it.
+    #[error("the 101 has no `Upgrade: websocket` (RFC 6455 section 4.1, item 2)")]
+    Upgrade,
+    /// No `Connection: upgrade`.
+    #[error("the 101 has no `Connection: upgrade` (RFC 6455 section 4.1, item 3)")]
+    Connection,
+    /// No accept value.
+    #[error("the 101 has no Sec-WebSocket-Accept (RFC 6455 section 4.1, item 4)")]
+    AcceptMissing,
+    /// Several.
+    #[error("the 101 has more than one Sec-WebSocket-Accept (RFC 6455 section 11.3.3)")]
+    AcceptRepeated,
+    /// One that belongs to another key.
+    #[error("Sec-WebSocket-Accept does not answer this key (RFC 6455 section 4.1, item 4)")]
+    AcceptMismatch,
+    /// An extension nobody offered, or a malformed list.
+    #[error("the 101 uses an extension that was not offered (RFC 6455 section 4.1, item 5)")]
+    Extension,
+    /// Several subprotocols, or one nobody offered.
+    #[error("the 101 selects a subprotocol that was not offered (RFC 6455 section 4.1, item 6)")]
+    Subprotocol,
+}
+
+impl AcceptError {
+    /// A fixed word for logs and counters.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Status => "accept-status",
+            Self::HttpVersion => "accept-http-version",
+            Self::Upgrade => "accept-upgrade",
+            Self::Connection => "accept-connection",
+            Self::AcceptMissing => "accept-missing",
+            Self::AcceptRepeated => "accept-repeated",
+            Self::AcceptMismatch => "accept-mismatch",
+            Self::Extension => "accept-extension",
+            Self::Subprotocol => "accept-subprotocol",
+        }
+    }
+}
+
+/// What both sides agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The selected subprotocol.
+    pub subprotocol: Option<String>,
+    /// The extensions in use.
+    pub extensions: Vec<String>,
+    /// The waivers without which the 101 would have been refused.
+    pub used: Vec<Waiver>,
+}
+
+impl OpeningHandshake {
+    /// Checks that an upstream's 101 answers *this* handshake.
+    ///
+    /// # Errors
+    /// See [`AcceptError`]; each one means that the upstream is at fault.
+    pub fn verify(&self, response: &response::Parts) -> Result<Agreed, AcceptError> {
+        let headers = &response.headers;
+        if response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(AcceptError::Status);
+        }
+        if response.version != Version::HTTP_11 {
+            return Err(AcceptError::HttpVersion);
+        }
+        let mut used = Vec::new();
+        let mut waive = |waiver: Waiver, error| {
+            if self.waivers.contains(waiver) {
+                used.push(waiver);
+                Ok(())
+            } else {
+                Err(error)
+            }
+        };
+        let mut upgrades = members(headers.get_all(UPGRADE));
+        match (upgrades.next(), upgrades.next()) {
+            (Some(protocol), None) if protocol.eq_ignore_ascii_case("websocket") => {}
+            (None, _) => waive(Waiver::ResponseUpgrade, AcceptError::Upgrade)?,
+            _ => return Err(AcceptError::Upgrade),
+        }
+        if !contains(headers, &CONNECTION, "upgrade") {
+            waive(Waiver::ResponseConnection, AcceptError::Connection)?;
+        }
+        self.verify_accept(headers)?;
+        let extensions = extension_names(headers).ok_or(AcceptError::Extension)?;
+        if !extensions.iter().all(|name| self.extensions.contains(name)) {
+            return Err(AcceptError::Extension);
+        }
+        let mut selected = headers.get_all("sec-websocket-protocol").iter();
+        let subprotocol = match (selected.next(), selected.next()) {
+            (None, _) => None,
+            (Some(_), Some(_)) => return Err(AcceptError::Subprotocol),
+            (Some(one), None) => {
+                let one = one.to_str().map_err(|_| AcceptError::Subprotocol)?;
+                if !self.subprotocols.iter().any(|offered| offered == one) {
+                    waive(Waiver::ResponseSubprotocol, AcceptError::Subprotocol)?;
+                }
+                Some(one.to_owned())
+            }
+        };
+        Ok(Agreed { subprotocol, extensions, used })
+    }
+
+    fn verify_accept(&self, headers: &HeaderMap) -> Result<(), AcceptError> {
+        let mut lines = headers.get_all("sec-websocket-accept").iter();
+        let line = lines.next().ok_or(AcceptError::AcceptMissing)?;
+        if lines.next().is_some() {
+            return Err(AcceptError::AcceptRepeated);
+        }
+        if line == accept_value(&self.key).as_str() { Ok(()) } else { Err(AcceptError::AcceptMismatch) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method, Response};
+
+    use super::{super::Waivers, *};
+
+    fn opening(waivers: Waivers) -> OpeningHandshake {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-protocol", "chat, soap"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, waivers).unwrap()
+    }
+
+    fn verify(drop: &str, add: &[(&'static str, &'static str)], waivers: Waivers) -> Result<Agreed, AcceptError> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let right = [
+            ("upgrade", "WebSocket"),
+            ("connection", "keep-alive, Upgrade"),
+            ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        ];
+        for (name, value) in right.iter().filter(|(name, _)| *name != drop).chain(add) {
+            response.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        opening(waivers).verify(&response.into_parts().0)
+    }
+
+    #[test]
+    fn a_right_101_is_accepted() {
+        let agreed = verify(
+            "",
+            &[("sec-websocket-protocol", "soap"), ("sec-websocket-extensions", "permessage-deflate; x=1")],
+            Waivers::default(),
+        );
+        let agreed = agreed.unwrap();
+        assert_eq!(agreed.subprotocol.as_deref(), Some("soap"));
+        assert_eq!(agreed.extensions, ["permessage-deflate"]);
+    }
+
+    #[test]
+    fn each_wrong_101_is_named() {
+        use AcceptError as E;
+        let accept = "sec-websocket-accept";
+        type Fields<'a> = &'a [(&'static str, &'static str)];
+        let cases: [(&str, Fields, E, bool); 14] = [
+            ("upgrade", &[], E::Upgrade, true),
+            ("upgrade", &[("upgrade", "h2c")], E::Upgrade, false),
+            ("", &[("upgrade", "h2c")], E::Upgrade, false),
+            ("connection", &[], E::Connection, true),
+            ("connection", &[("connection", "keep-alive")], E::Connection, true),
+            (accept, &[], E::AcceptMissing, false),
+            ("", &[(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")], E::AcceptRepeated, false),
+            (accept, &[(accept, "S3PPLMBITXAQ9KYGZZHZRBK+XOO=")], E::AcceptMismatch, false),
+            (accept, &[(accept, "")], E::AcceptMismatch, false),
+            ("", &[("sec-websocket-extensions", "x-other")], E::Extension, false),
+            ("", &[("sec-websocket-extensions", "a b")], E::Extension, false),
+            ("", &[("sec-websocket-protocol", "other")], E::Subprotocol, true),
+            ("", &[("sec-websocket-protocol", "Chat")], E::Subprotocol, true),
+            ("", &[("sec-websocket-protocol", "chat"), ("sec-websocket-protocol", "soap")], E::Subprotocol, false),
+        ];
+        for (drop, add, error, waivable) in cases {
+            assert_eq!(verify(drop, add, Waivers::default()), Err(error), "-{drop} +{add:?}");
+            assert_eq!(verify(drop, add, Waivers::all()).is_ok(), waivable, "-{drop} +{add:?}");
+        }
+    }
+}

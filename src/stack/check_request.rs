@@ -1,0 +1,27 @@
+//! Refuses what no route could mend: malformed messages, CONNECT, TRACE, a bad target or Host.
+//!
+//! Reads `Malformed`. Writes `Target`. Refuses with 400, 405, 408, 414, 431, 501.
+
+use http::Method;
+
+use super::{Request, check::Check, error::ProxyError};
+use crate::{downstream::Malformed, protocol::request_target};
+
+#[derive(Clone, Debug)]
+pub(super) struct CheckRequest;
+
+impl Check for CheckRequest {
+    fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
+        if let Some(malformed) = request.extensions_mut().remove::<Malformed>() {
+            return Err(ProxyError::Malformed(malformed));
+        }
+        match *request.method() {
+            Method::CONNECT => return Err(ProxyError::Connect),
+            Method::TRACE => return Err(ProxyError::Trace),
+            _ => {}
+        }
+        let target = request_target::check(request.method(), request.uri(), request.headers())?;
+        request.extensions_mut().insert(target);
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! What one layer learns of a request and another reads: typed request extensions.
+//!
+//! | fact | written by | read by |
+//! |---|---|---|
+//! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe` |
+//! | [`RequestId`] | `observe` | `respond`, `switch` |
+//! | `Target` | `check_request` | `match_route`, `check_origin`, `rewrite` |
+//! | [`MatchedRoute`] | `match_route` | every layer further in |
+//! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `switch`, `verify_accept`, `rewrite`, `forward` |
+//! | [`Opening`] | `check_handshake` | `verify_accept`, `switch` |
+
+use std::{fmt, sync::Arc};
+
+use http::Extensions;
+
+use super::error::ProxyError;
+use crate::{config::model::Route, protocol::websocket::OpeningHandshake};
+
+/// Names one request in logs and in refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestId(pub(super) u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The route that takes the request.
+#[derive(Clone, Debug)]
+pub(super) struct MatchedRoute(pub(super) Arc<Route>);
+
+/// The proof that the opening handshake was checked.
+#[derive(Clone, Debug)]
+pub(super) struct Opening(pub(super) Arc<OpeningHandshake>);
+
+/// Reads a fact that an outer layer must have written.
+///
+/// # Errors
+/// `ProxyError::MissingFact`: the stack is put together wrongly.
+pub(super) fn expect<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Result<T, ProxyError> {
+    extensions.get::<T>().cloned().ok_or(ProxyError::MissingFact(std::any::type_name::<T>()))
+}

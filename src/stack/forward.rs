@@ -1,0 +1,65 @@
+//! The innermost service: one exchange with the upstream.
+//!
+//! Reads `MatchedRoute`, `Intent`.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http_body_util::BodyExt;
+use tower::Service;
+
+use super::{
+    Request, Response,
+    error::ProxyError,
+    facts::{self, MatchedRoute},
+    pace::Paced,
+};
+use crate::{
+    protocol::{body::BodyError, upgrade::Intent},
+    upstream::{DownstreamBodyError, Exchanges},
+};
+
+#[derive(Clone)]
+pub(super) struct Forward {
+    pub(super) exchanges: Exchanges,
+    pub(super) body_timeout: Duration,
+}
+
+impl Service<Request> for Forward {
+    type Response = Response;
+    type Error = ProxyError;
+    type Future = BoxFuture<'static, Result<Response, ProxyError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let exchanges = self.exchanges.clone();
+        let body_timeout = self.body_timeout;
+        Box::pin(async move {
+            let MatchedRoute(route) = facts::expect(request.extensions())?;
+            let intent: Intent = facts::expect(request.extensions())?;
+            let (mut parts, body) = request.into_parts();
+            // Facts end here: nothing of ours, and no second handle on the switch, goes further.
+            parts.extensions.clear();
+            let request = Request::from_parts(
+                parts,
+                body.map_err(|error| BodyError::new(DownstreamBodyError(error))).boxed_unsync(),
+            );
+            let mut response = match intent {
+                Intent::WebSocket => exchanges.upgrade(&route.upstream, request).await?,
+                Intent::None | Intent::Other => exchanges.plain(&route.upstream, request).await?,
+            };
+            if response.headers().contains_key(TRANSFER_ENCODING) {
+                // The length that came beside it does not count (RFC 9112 section 6.3); sent on, it would.
+                response.headers_mut().remove(CONTENT_LENGTH);
+            }
+            Ok(response.map(|body| Paced::new(body, body_timeout).boxed_unsync()))
+        })
+    }
+}

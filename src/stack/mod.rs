@@ -1,0 +1,59 @@
+//! The tower stack: every request passes these layers from the outside in. Start reading at [`build`].
+
+mod check;
+mod check_handshake;
+mod check_origin;
+mod check_request;
+mod detect_upgrade;
+mod error;
+mod facts;
+mod forward;
+mod match_route;
+mod observe;
+mod pace;
+mod respond;
+mod rewrite;
+mod shown;
+mod switch;
+mod trust;
+mod verify_accept;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
+
+use crate::{config::model::Model, drain::Tracker, protocol::body::Body, upstream::Exchanges};
+
+type Request = http::Request<Body>;
+type Response = http::Response<Body>;
+
+/// The finished stack. It cannot fail: every error has become a response.
+pub type Stack = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// Puts the stack together. `first_id` is the id of the first request; the rest count up from it.
+pub fn build(model: &Model, exchanges: Exchanges, tracker: &Tracker, first_id: u64) -> Stack {
+    let trusted = trust::TrustedProxies(model.trusted_proxies.clone().into());
+    let service = ServiceBuilder::new()
+        // Outermost, so that every answer has an id and a line in the log.
+        .layer(observe::ObserveLayer { options: model.log, next_id: Arc::new(AtomicU64::new(first_id)) })
+        // Everything further in may fail; here it becomes a response.
+        .layer(respond::RespondLayer)
+        // What was malformed has a stand-in's head: nothing may look at it before this.
+        .layer(check::CheckLayer(check_request::CheckRequest))
+        // Every policy hangs on the route.
+        .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
+        .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))
+        // Both checks come before anything upstream is dialled.
+        .layer(check::CheckLayer(check_handshake::CheckHandshake))
+        .layer(check::CheckLayer(check_origin::CheckOrigin(trusted.clone())))
+        // Outside the verification: only a verified 101 may switch.
+        .layer(switch::SwitchLayer { tracker: tracker.clone() })
+        .layer(verify_accept::VerifyAcceptLayer)
+        // Innermost but one: the checks above have seen the request as the client wrote it.
+        .layer(rewrite::RewriteLayer { via: model.via.as_str().into(), trusted })
+        .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout });
+    BoxCloneSyncService::new(service)
+}

@@ -1,0 +1,173 @@
+//! Request id, span, one event for each plain request and one for each refusal.
+//!
+//! Writes `RequestId`. The events of a WebSocket are written by `switch`, which knows when it ends.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{
+    StatusCode,
+    header::{AUTHORIZATION, COOKIE},
+};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+use tracing::{Instrument, Span, field};
+
+use super::{Request, Response, facts::RequestId, respond::Refused, shown};
+use crate::{
+    config::model::LogOptions,
+    downstream::Connection,
+    protocol::body::{Body, BodyError},
+};
+
+#[derive(Clone, Debug)]
+pub(super) struct ObserveLayer {
+    pub(super) options: LogOptions,
+    pub(super) next_id: Arc<AtomicU64>,
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Observe { config: self.clone(), inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Observe<S> {
+    config: ObserveLayer,
+    inner: S,
+}
+
+impl<S> Service<Request> for Observe<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let id = RequestId(self.config.next_id.fetch_add(1, Ordering::Relaxed));
+        let begun = Instant::now();
+        request.extensions_mut().insert(id);
+        let span = self.config.span(&request, id);
+        let answered = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
+        Box::pin(async move {
+            let mut response = answered.await?;
+            if let Some(refused) = response.extensions_mut().remove::<Refused>() {
+                span.in_scope(|| log_refusal(&refused, response.status()));
+                return Ok(response);
+            }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+            let status = response.status();
+            Ok(response.map(|inner| Logged { inner, span, status, begun, bytes: 0, fault: None }.boxed_unsync()))
+        })
+    }
+}
+
+impl ObserveLayer {
+    fn span(&self, request: &Request, id: RequestId) -> Span {
+        let headers = request.headers();
+        let span = tracing::info_span!(
+            "request",
+            %id,
+            client = field::Empty,
+            method = %request.method(),
+            host = field::Empty,
+            path = %shown::path(request.uri(), self.options),
+            route = field::Empty,
+            cookie = field::Empty,
+            authorization = field::Empty,
+        );
+        if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+            span.record("client", field::display(connection.remote));
+        }
+        if let Some(host) = shown::field(headers, &http::header::HOST) {
+            span.record("host", host);
+        }
+        if let Some(cookie) = shown::field(headers, &COOKIE).filter(|_| self.options.cookies) {
+            span.record("cookie", cookie);
+        }
+        if let Some(authorization) = shown::field(headers, &AUTHORIZATION).filter(|_| self.options.authorization) {
+            span.record("authorization", authorization);
+        }
+        span
+    }
+}
+
+fn log_refusal(refused: &Refused, status: StatusCode) {
+    let Refused { rule, side, why } = refused;
+    let status = status.as_u16();
+    match *side {
+        "downstream" => tracing::info!(status, rule, side, %why, "refused"),
+        "upstream" => tracing::warn!(status, rule, side, %why, "upstream failed"),
+        _ => tracing::error!(status, rule, side, %why, "failed"),
+    }
+}
+
+/// Writes the request's event when its body has been sent or given up.
+struct Logged {
+    inner: Body,
+    span: Span,
+    status: StatusCode,
+    begun: Instant,
+    bytes: u64,
+    fault: Option<String>,
+}
+
+impl http_body::Body for Logged {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let count = frame.data_ref().map_or(0, Bytes::len);
+                self.bytes = self.bytes.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            }
+            Poll::Ready(Some(Err(error))) => self.fault = Some(error.to_string()),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let (status, bytes) = (self.status.as_u16(), self.bytes);
+        let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.span.in_scope(|| match &self.fault {
+            None => tracing::info!(status, bytes, duration_ms, "request"),
+            Some(fault) => tracing::warn!(status, bytes, duration_ms, fault, "request; its response body broke off"),
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! Drops hop-by-hop fields, restores the upgrade pair, adds forwarding fields (RFC 9110 §7.6).
+//!
+//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`. Refuses a request that goes in a circle with 508.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use http::{
+    HeaderValue, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE},
+    uri::PathAndQuery,
+};
+use tower::{Layer, Service};
+
+use super::{
+    Request, Response,
+    error::ProxyError,
+    facts::{self, MatchedRoute},
+    trust::TrustedProxies,
+};
+use crate::{
+    config::model::{Endpoint, HostHeader, Upstream},
+    downstream::Connection,
+    protocol::{
+        forwarded::{self, Hop},
+        hop_by_hop,
+        request_target::Target,
+        token_list,
+        upgrade::{self, Intent},
+    },
+};
+
+/// How often our name may stand in `Via` already; a chain of honest gates is shorter.
+const MAX_PASSES: usize = 8;
+
+#[derive(Clone, Debug)]
+pub(super) struct RewriteLayer {
+    pub(super) via: Arc<str>,
+    pub(super) trusted: TrustedProxies,
+}
+
+impl<S> Layer<S> for RewriteLayer {
+    type Service = Rewrite<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Rewrite { config: self.clone(), inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Rewrite<S> {
+    config: RewriteLayer,
+    inner: S,
+}
+
+impl<S> Service<Request> for Rewrite<S>
+where
+    S: Service<Request, Response = Response, Error = ProxyError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = ProxyError;
+    type Future = Either<BoxFuture<'static, Result<Response, ProxyError>>, Ready<Result<Response, ProxyError>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Err(error) = self.config.rewrite_request(&mut request) {
+            return Either::Right(ready(Err(error)));
+        }
+        let answered = self.inner.call(request);
+        Either::Left(Box::pin(async move { answered.await.map(rewrite_response) }))
+    }
+}
+
+impl RewriteLayer {
+    fn rewrite_request(&self, request: &mut Request) -> Result<(), ProxyError> {
+        let MatchedRoute(route) = facts::expect(request.extensions())?;
+        let intent: Intent = facts::expect(request.extensions())?;
+        let target: Target = facts::expect(request.extensions())?;
+        let connection: Arc<Connection> = facts::expect(request.extensions())?;
+        let version = request.version();
+        *request.uri_mut() = origin_form(request.uri());
+        *request.version_mut() = http::Version::HTTP_11;
+        let headers = request.headers_mut();
+
+        if forwarded::via_count(headers, &self.via) >= MAX_PASSES {
+            return Err(ProxyError::Loop);
+        }
+        let takes_trailers = token_list::contains(headers, &TE, "trailers");
+        hop_by_hop::remove(headers);
+        match intent {
+            Intent::WebSocket => {
+                // `Content-Length: 0` passed the check; a GET upstream needs no framing at all.
+                headers.remove(CONTENT_LENGTH);
+                upgrade::write_pair(headers);
+            }
+            Intent::None | Intent::Other if takes_trailers => {
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+                headers.insert(CONNECTION, HeaderValue::from_static("te"));
+            }
+            Intent::None | Intent::Other => {}
+        }
+        let authority = target.authority.to_string();
+        let hop = Hop {
+            peer: connection.remote.ip(),
+            scheme: connection.scheme(),
+            host: &authority,
+            trust: self.trusted.trust(connection.remote.ip()),
+        };
+        forwarded::apply(headers, &hop);
+        forwarded::push_via(headers, version, &self.via);
+        let host = upstream_host(&route.upstream).unwrap_or(authority);
+        if let Ok(host) = HeaderValue::try_from(host) {
+            headers.insert(HOST, host);
+        }
+        Ok(())
+    }
+}
+
+fn upstream_host(upstream: &Upstream) -> Option<String> {
+    let (host, port, default) = match (&upstream.host_header, &upstream.endpoint) {
+        (HostHeader::Preserve, _) | (_, Endpoint::BuiltinEcho) => return None,
+        (HostHeader::Upstream, Endpoint::Tcp { host, port }) => (host, *port, 80),
+        (HostHeader::Upstream, Endpoint::Tls { host, port, .. }) => (host, *port, 443),
+    };
+    Some(if port == default { host.clone() } else { format!("{host}:{port}") })
+}
+
+/// The absolute form names an authority that has been taken into account; the upstream gets a path.
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+fn rewrite_response(mut response: Response) -> Response {
+    *response.version_mut() = http::Version::HTTP_11;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Still to be verified, for which these fields are needed; `switch` writes the downstream's 101.
+        return response;
+    }
+    let offered: Vec<HeaderValue> = response.headers().get_all(UPGRADE).iter().cloned().collect();
+    hop_by_hop::remove(response.headers_mut());
+    if response.status() == StatusCode::UPGRADE_REQUIRED {
+        // A 426 without `Upgrade` says nothing (RFC 9110 section 15.5.22).
+        for value in offered {
+            response.headers_mut().append(UPGRADE, value);
+        }
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    response
+}

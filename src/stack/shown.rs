@@ -1,0 +1,62 @@
+//! Peer bytes as a log may hold them: bounded, with nothing that could forge a line, and no secret unasked.
+
+use http::{HeaderMap, HeaderName, Uri, header::ORIGIN};
+
+use crate::config::model::LogOptions;
+
+/// Longest piece of a peer's text in a log event.
+const MAX_CHARS: usize = 256;
+
+fn escaped(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .take(MAX_CHARS)
+        .flat_map(|c| {
+            // Quotes and backslashes are the log format's own business; control characters are ours.
+            let (plain, escape) = if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
+            plain.into_iter().chain(escape.into_iter().flatten())
+        })
+        .collect()
+}
+
+/// The first `Origin` line, or `absent`.
+pub(super) fn origin(headers: &HeaderMap) -> String {
+    field(headers, &ORIGIN).unwrap_or_else(|| "absent".to_owned())
+}
+
+/// The first line of a field.
+pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).map(|value| escaped(value.as_bytes()))
+}
+
+/// The path, and the query where the config asks for it; a query may carry tokens.
+pub(super) fn path(uri: &Uri, options: LogOptions) -> String {
+    let mut text = escaped(uri.path().as_bytes());
+    match uri.query() {
+        Some(query) if options.query => {
+            text.push('?');
+            text.push_str(&escaped(query.as_bytes()));
+        }
+        Some(_) => text.push_str("?…"),
+        None => {}
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_stays_out_unless_asked_for() {
+        let uri = Uri::from_static("/chat?token=secret");
+        let quiet = LogOptions { query: false, cookies: false, authorization: false };
+        assert_eq!(path(&uri, quiet), "/chat?…");
+        assert_eq!(path(&uri, LogOptions { query: true, ..quiet }), "/chat?token=secret");
+    }
+
+    #[test]
+    fn control_bytes_cannot_forge_a_line() {
+        assert_eq!(escaped(b"a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
+    }
+}

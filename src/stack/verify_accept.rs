@@ -1,0 +1,69 @@
+//! Refuses an upstream 101 that does not answer this handshake (RFC 6455 §4.1), or that nobody asked for.
+//!
+//! Reads `Intent`, `Opening`, `MatchedRoute`. Writes `Agreed` on the response. Refuses with 502.
+
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+use tower::{Layer, Service};
+
+use super::{
+    Request, Response,
+    error::ProxyError,
+    facts::{self, Opening},
+};
+use crate::protocol::upgrade::Intent;
+
+#[derive(Clone, Debug)]
+pub(super) struct VerifyAcceptLayer;
+
+impl<S> Layer<S> for VerifyAcceptLayer {
+    type Service = VerifyAccept<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        VerifyAccept { inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct VerifyAccept<S> {
+    inner: S,
+}
+
+impl<S> Service<Request> for VerifyAccept<S>
+where
+    S: Service<Request, Response = Response, Error = ProxyError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = ProxyError;
+    type Future = BoxFuture<'static, Result<Response, ProxyError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let intent = facts::expect::<Intent>(request.extensions());
+        let opening = facts::expect::<Opening>(request.extensions());
+        let answered = self.inner.call(request);
+        Box::pin(async move {
+            let response = answered.await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+            if intent? != Intent::WebSocket {
+                return Err(ProxyError::UnaskedSwitch);
+            }
+            let Opening(opening) = opening?;
+            let (mut parts, body) = response.into_parts();
+            let agreed = opening.verify(&parts)?;
+            for waiver in &agreed.used {
+                tracing::info!(waiver = waiver.name(), "handshake check waived for the upstream");
+            }
+            parts.extensions.insert(agreed);
+            Ok(Response::from_parts(parts, body))
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Why an exchange with an upstream failed.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{
+    net::dial::DialError,
+    protocol::body::{BodyError, BoxError},
+};
+
+/// The downstream's request body broke while it was sent on.
+#[derive(Debug, Error)]
+#[error("the request body ended early")]
+pub struct DownstreamBodyError(#[source] pub BodyError);
+
+/// Why there is no answer of the upstream.
+#[derive(Debug, Error)]
+pub enum UpstreamError {
+    /// It could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// No response head within the deadline.
+    #[error("no response head within {0:?} (response_timeout)")]
+    ResponseTimeout(Duration),
+    /// What came is not HTTP/1.1.
+    #[error("the answer is not HTTP/1.1")]
+    Garbage(#[source] BoxError),
+    /// The connection ended before the response head did.
+    #[error("the connection ended before the response head")]
+    Closed(#[source] BoxError),
+    /// The request body failed on the downstream's side.
+    #[error(transparent)]
+    RequestBody(DownstreamBodyError),
+    /// The body of the response stopped for too long.
+    #[error("the response body stopped for longer than {0:?} (limits.body_timeout)")]
+    BodyTimeout(Duration),
+}

@@ -1,0 +1,101 @@
+//! A pooled upstream connection that remembers whether it was used before and whether it has answered.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::BoxedIo;
+
+/// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turns(Arc<AtomicU32>);
+
+impl Turns {
+    /// A request went out on a connection that had answered before, and not a byte has come back.
+    ///
+    /// Such a request met a connection that the upstream was closing; another connection may take it.
+    pub(super) fn died_unanswered_after_use(&self) -> bool {
+        let turns = self.0.load(Ordering::Acquire);
+        turns > 2 && turns % 2 == 1
+    }
+
+    // Only the connection's own task writes, so a load and a store make one step.
+    fn wrote(&self) {
+        let turns = self.0.load(Ordering::Acquire);
+        if turns.is_multiple_of(2) {
+            self.0.store(turns.wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    fn read(&self) {
+        let turns = self.0.load(Ordering::Acquire);
+        if turns % 2 == 1 {
+            self.0.store(turns.wrapping_add(1), Ordering::Release);
+        }
+    }
+}
+
+pub(super) struct PooledIo {
+    io: BoxedIo,
+    turns: Turns,
+}
+
+impl PooledIo {
+    pub(super) fn new(io: BoxedIo) -> Self {
+        Self { io, turns: Turns::default() }
+    }
+}
+
+impl Connection for PooledIo {
+    fn connected(&self) -> Connected {
+        Connected::new().extra(self.turns.clone())
+    }
+}
+
+impl AsyncRead for PooledIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.turns.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for PooledIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.turns.wrote();
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.turns.wrote();
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,3 @@
+//! One binary for all integration tests; each module is a capability.
+
+mod cli;
