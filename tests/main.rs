@@ -1,3 +1,22 @@
 //! One binary for all integration tests; each module is a capability.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that panics is a test that fails, and tests start peers of their own"
+)]
 
+mod architecture;
 mod cli;
+mod config;
+mod handshake;
+mod origin;
+mod plain_http;
+mod relay;
+mod smuggling;
+mod support;
+mod tls;

@@ -28,12 +28,13 @@ use crate::protocol::{
 
 /// `None` when something without which there is no model is missing; `problems` says what.
 pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Model> {
-    let upstreams: BTreeMap<String, Arc<Upstream>> = file
+    // An upstream with a mistake in it is `None`: a route may still name it without a second complaint.
+    let upstreams: BTreeMap<String, Option<Arc<Upstream>>> = file
         .upstream
         .map(|given| given.value)
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|(name, raw)| Some((name.clone(), Arc::new(upstream(name, raw, folder, problems)?))))
+        .map(|(name, raw)| (name.clone(), upstream(name, raw, folder, problems).map(Arc::new)))
         .collect();
     let listeners = listeners(file.listener, folder, problems);
     let routes = routes(file.route, &upstreams, problems);
@@ -51,7 +52,7 @@ pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'
     Some(Model {
         listeners,
         routes: Routes::new(routes),
-        upstreams: upstreams.into_values().collect(),
+        upstreams: upstreams.into_values().flatten().collect(),
         limits: limits(file.limits.map(|given| given.value).unwrap_or_default(), problems),
         via,
         trusted_proxies: networks(file.trusted_proxies, problems),
@@ -185,7 +186,7 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
 
 fn routes(
     given: Option<Given<Vec<Given<raw::RouteTable>>>>,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<Route>> {
     let raws = given.map(|given| given.value).unwrap_or_default();
@@ -214,7 +215,8 @@ fn routes(
                 continue;
             }
             Some(given) => match upstreams.get(&given.value) {
-                Some(upstream) => Arc::clone(upstream),
+                Some(Some(upstream)) => Arc::clone(upstream),
+                Some(None) => continue,
                 None => {
                     let hint = nearest(&given.value, upstreams.keys().map(String::as_str));
                     problems.at(&given.span, format!("there is no upstream `{}`{hint}", given.value));

@@ -139,11 +139,12 @@ fn origin_form(uri: &Uri) -> Uri {
 }
 
 fn rewrite_response(mut response: Response) -> Response {
-    *response.version_mut() = http::Version::HTTP_11;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Still to be verified, for which these fields are needed; `switch` writes the downstream's 101.
+        // Still to be verified, as it came; `switch` writes the downstream's 101.
         return response;
     }
+    // The version is the hop's own; hyper answers an HTTP/1.0 client as it must.
+    *response.version_mut() = http::Version::HTTP_11;
     let offered: Vec<HeaderValue> = response.headers().get_all(UPGRADE).iter().cloned().collect();
     hop_by_hop::remove(response.headers_mut());
     if response.status() == StatusCode::UPGRADE_REQUIRED {

@@ -1,0 +1,112 @@
+//! The config file: the shipped example, the schema, and what a mistake looks like.
+
+use std::path::Path;
+
+use switchgate::config;
+
+fn root(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn the_shipped_example_is_sound() {
+    let model = config::parse(&root("proxy.toml"), Path::new("proxy.toml")).unwrap();
+    assert_eq!((model.listeners.len(), model.routes.all().len(), model.upstreams.len()), (2, 1, 2));
+    assert!(root("proxy.toml").starts_with("#:schema ./proxy.schema.json\n"));
+}
+
+#[test]
+fn the_example_with_every_comment_taken_out_is_sound_too() {
+    let text: Vec<String> = root("proxy.toml")
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest)
+                if rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) =>
+            {
+                rest.to_owned()
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    let model = config::parse(&text.join("\n"), Path::new("proxy.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(model.trusted_proxies.len(), 1);
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_checked_in() {
+    assert!(root("proxy.schema.json") == config::schema(), "run: switchgate schema > proxy.schema.json");
+}
+
+#[test]
+fn every_key_is_documented() {
+    let schema: serde_json::Value = serde_json::from_str(&config::schema()).unwrap();
+    let documented = root("docs/configuration.md");
+    let tables = schema["$defs"].as_object().unwrap().values().chain([&schema]);
+    for key in tables.filter_map(|table| table["properties"].as_object()).flat_map(|keys| keys.keys()) {
+        assert!(documented.contains(&format!("`{key}`")), "docs/configuration.md does not know `{key}`");
+    }
+}
+
+#[test]
+fn every_mistake_is_named_at_once_with_its_place_and_cure() {
+    let text = r#"vai = "x"
+trusted_proxies = ["lan"]
+
+[[listener]]
+listen = "8080"
+max_conections = 5
+
+[[route]]
+host = "a.example:80"
+path = "chat"
+upstream = "chta"
+waive = ["key-format"]
+idle_timeout = "10"
+
+[route.origin]
+allow = ["https://a.example/", "https://b.example:443"]
+absent = "deny"
+
+[upstream.chat]
+url = "ws://127.0.0.1:9000"
+dial_timeout = "off"
+
+[upstream.other]
+url = "http://127.0.0.1:9000/path"
+
+[limits]
+max_head_size = "1MiB"
+"#;
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:1:1: unknown key `vai`; did you mean `via`?
+p.toml:2:20: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`
+p.toml:5:10: `8080` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`
+p.toml:6:1: unknown key `max_conections`; did you mean `max_connections`?
+p.toml:9:8: `a.example:80` can never match a host; expected `example.com`, `*.example.com` or `*`, without a port
+p.toml:10:8: `chat` can never match a path; it begins with `/` and holds no `//`, dot segments, `%`, `;`, `?` or `#`
+p.toml:11:12: there is no upstream `chta`; did you mean `chat`?
+p.toml:12:9: `waive` does nothing without `handshake = \"lenient\"`; add that or leave `waive` out
+p.toml:13:16: `10` is no duration; expected a duration such as \"500ms\", \"30s\", \"10m\" or \"1h\", at most 365 days
+p.toml:16:10: the origin `https://a.example/` can never match: it goes on after host and port; leave out the path and any trailing slash
+p.toml:16:32: the origin `https://b.example:443` can never match: no client sends the default port of its scheme; leave it out
+p.toml:17:10: unknown value `deny`; expected one of: allow, refuse
+p.toml:20:7: `ws://127.0.0.1:9000`: the scheme is the one of the handshake; expected `http://host:port`, `https://host:port` or `builtin:echo`
+p.toml:21:16: this wait cannot be \"off\"; write a duration, such as the default of 5s
+p.toml:24:7: `http://127.0.0.1:9000/path`: an upstream has no path, requests keep their own; expected `http://host:port`, `https://host:port` or `builtin:echo`
+p.toml:27:17: 1048576 bytes are out of range; expected 1024B to 65536B";
+    assert_eq!(errors, expected, "\n{errors}");
+}
+
+#[test]
+fn an_upstream_with_a_mistake_is_still_known_to_its_routes() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n[upstream.a]\nurl = \"x\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err();
+    assert_eq!(errors.problems().len(), 1, "{errors}");
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let errors = config::parse("[[listener]\n", Path::new("p.toml")).unwrap_err();
+    assert!(errors.problems().iter().any(|problem| problem.line == 1), "{errors}");
+}

@@ -1,0 +1,252 @@
+//! The opening handshake, from the client's side to the upstream's answer.
+
+use crate::support::{ACCEPT, KEY, Proxy, Upstream, accepted, handshake, within};
+
+#[tokio::test]
+async fn a_broken_rule_is_refused_before_the_upstream_is_dialled() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let right = handshake("");
+    for (request, status, says) in [
+        (right.replace("GET", "POST"), 405, "RFC 6455 section 4.2.1, item 1"),
+        (right.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
+        (handshake("Content-Length: 3\r\n") + "abc", 400, "no body"),
+        (handshake("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, "no body"),
+        (right.replace("Sec-WebSocket-Key", "X-Key"), 400, "Sec-WebSocket-Key is missing"),
+        (handshake(&format!("Sec-WebSocket-Key: {KEY}\r\n")), 400, "more than one Sec-WebSocket-Key"),
+        (right.replace(KEY, "c2hvcnQ="), 400, "16 bytes"),
+        (right.replace("==", "__"), 400, "16 bytes"),
+        (right.replace("Version: 13", "Version: 12"), 426, "13"),
+        (right.replace("Sec-WebSocket-Version", "X-Version"), 426, "13"),
+        (handshake("Sec-WebSocket-Protocol: a, a\r\n"), 400, "twice"),
+        (handshake("Sec-WebSocket-Protocol: a b\r\n"), 400, "tokens"),
+        (handshake("Sec-WebSocket-Extensions: ;\r\n"), 400, "section 9.1"),
+    ] {
+        let answer = proxy.connect().await.ask(&request).await;
+        assert_eq!(answer.status, status, "{request}");
+        assert!(answer.text().contains(says), "{request}\n{}", answer.text());
+        assert!(answer.has("Cache-Control: no-store"), "{}", answer.head);
+        if status == 426 {
+            assert!(answer.has("Upgrade: websocket") && answer.has("Sec-WebSocket-Version: 13"), "{}", answer.head);
+        }
+        if status == 405 {
+            assert!(answer.has("Allow: GET"), "{}", answer.head);
+        }
+    }
+    assert!(!upstream.was_dialled());
+}
+
+#[tokio::test]
+async fn odd_but_right_offers_become_websockets() {
+    let proxy = Proxy::echo("").await;
+    let right = handshake("");
+    for request in [
+        right.replace("Connection: Upgrade", "Connection: keep-alive, Upgrade"),
+        right.replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection:\t,UPGRADE ,"),
+        right.replace("Upgrade: websocket", "Upgrade: h2c, WebSocket"),
+        right.replace("GET /chat", "GET http://other.test/chat"),
+        handshake("Content-Length: 0\r\n"),
+    ] {
+        let answer = proxy.connect().await.ask(&request).await;
+        assert_eq!(answer.status, 101, "{request}");
+        assert!(answer.head.contains(&format!("Sec-WebSocket-Accept: {ACCEPT}")), "{}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_comes_byte_by_byte_is_the_same() {
+    let proxy = Proxy::echo("").await;
+    let mut client = proxy.connect().await;
+    for byte in handshake("").bytes() {
+        client.send([byte]).await;
+    }
+    assert_eq!(client.answer().await.status, 101);
+}
+
+#[tokio::test]
+async fn other_protocols_are_dropped_or_refused_as_the_route_says() {
+    let mut upstream = Upstream::start().await;
+    let offer =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n";
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    client.send(offer).await;
+    let mut peer = upstream.accept().await;
+    let head = peer.head().await.to_lowercase();
+    assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+    let refusing = Proxy::before(&upstream.url, "other_upgrades = \"refuse\"", "").await;
+    assert_eq!(refusing.connect().await.ask(offer).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_route_may_allow_no_websocket() {
+    let proxy = Proxy::echo("websocket = false").await;
+    assert_eq!(proxy.connect().await.ask(handshake("")).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_waiver_lets_an_old_client_pass() {
+    let proxy = Proxy::echo("handshake = \"lenient\"\nwaive = [\"key-format\"]").await;
+    let old = handshake("").replace(KEY, "old-key");
+    assert_eq!(proxy.connect().await.ask(&old).await.status, 101);
+    let version = handshake("").replace("Version: 13", "Version: 8");
+    assert_eq!(proxy.connect().await.ask(&version).await.status, 426);
+}
+
+#[tokio::test]
+async fn the_upstream_gets_the_capitals_of_the_rfc_and_our_fields() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    let more = "Cookie: c=1\r\nAuthorization: Bearer t\r\nX-Forwarded-For: 9.9.9.9\r\nX-Hop: 1\r\n\
+                Connection: x-hop, origin, cookie, sec-websocket-key\r\nOrigin: http://gate.test\r\n";
+    client.send(handshake(more).replace("Sec-WebSocket-Key", "sec-websocket-key")).await;
+    let head = upstream.accept().await.head().await;
+    let port = client.stream.local_addr().unwrap().ip();
+    for line in [
+        "GET /chat HTTP/1.1",
+        &format!("Sec-WebSocket-Key: {KEY}"),
+        "Sec-WebSocket-Version: 13",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Host: gate.test",
+        "Cookie: c=1",
+        "Authorization: Bearer t",
+        "Origin: http://gate.test",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Host: gate.test",
+        &format!("X-Forwarded-For: {port}"),
+        &format!("Forwarded: for={port};host=gate.test;proto=http"),
+        "Via: 1.1 switchgate",
+    ] {
+        assert!(head.lines().any(|known| known == line), "no {line:?} in\n{head}");
+    }
+    assert!(!head.to_lowercase().contains("x-hop") && !head.contains("9.9.9.9"), "{head}");
+}
+
+#[tokio::test]
+async fn a_wrong_101_is_a_502_and_closes_the_upstream() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let right = accepted("");
+    for (answer, why) in [
+        (right.replace(ACCEPT, "AAAAAAAAAAAAAAAAAAAAAAAAAAA="), "another accept value"),
+        (right.replace(ACCEPT, &ACCEPT.to_uppercase()), "case of the accept value"),
+        (right.replace("Sec-WebSocket-Accept", "X-Accept"), "no accept"),
+        (accepted(&format!("Sec-WebSocket-Accept: {ACCEPT}\r\n")), "two accepts"),
+        (right.replace("Upgrade: websocket", "Upgrade: h2c"), "another protocol"),
+        (right.replace("Connection: Upgrade", "Connection: keep-alive"), "no connection option"),
+        (accepted("Sec-WebSocket-Protocol: unasked\r\n"), "subprotocol"),
+        (accepted("Sec-WebSocket-Extensions: permessage-deflate\r\n"), "extension"),
+        (right.replace("HTTP/1.1", "HTTP/1.0"), "HTTP/1.0"),
+        ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "garbage"),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(handshake("")).await;
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.send(&answer).await;
+        assert_eq!(client.answer().await.status, 502, "{why}");
+        assert!(peer.rest().await.is_empty(), "{why}: bytes went upstream");
+    }
+}
+
+#[tokio::test]
+async fn a_101_to_a_plain_request_is_a_502() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(accepted("")).await;
+    assert_eq!(client.answer().await.status, 502);
+}
+
+#[tokio::test]
+async fn another_final_status_passes_with_its_body_and_the_connection_stays() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    for status in [200, 302, 401, 403, 426] {
+        client.send(handshake("")).await;
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.send(format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 {status} X\r\nContent-Length: 4\r\n\r\nbody")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (status, "body"));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_a_504_and_an_absent_one_a_502() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    client.send(handshake("")).await;
+    let _silent = upstream.accept().await;
+    assert_eq!(client.answer().await.status, 504);
+    let gone = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let proxy = Proxy::before(&gone, "", "").await;
+    assert_eq!(proxy.connect().await.ask(handshake("")).await.status, 502);
+}
+
+#[tokio::test]
+async fn bytes_sent_early_wait_for_the_verified_101_and_go_first() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    client.send(handshake("") + "early").await;
+    let mut peer = upstream.accept().await;
+    let head = peer.head().await;
+    assert!(head.ends_with("\r\n\r\n"));
+    peer.send(accepted("") + "greeting").await;
+    client.answer().await;
+    assert_eq!(client.take(8).await, b"greeting");
+    client.send(" then").await;
+    assert_eq!(peer.take(10).await, b"early then");
+}
+
+#[tokio::test]
+async fn early_bytes_after_a_refusal_are_a_request_or_nothing() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let refuse = "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n";
+    // A further request goes through the whole stack: this one has no Host.
+    let mut client = proxy.connect().await;
+    client.send(handshake("") + "GET /admin HTTP/1.1\r\n\r\n").await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(refuse).await;
+    assert_eq!(client.answer().await.status, 403);
+    assert_eq!(client.answer().await.status, 400);
+    assert!(peer.rest().await.is_empty());
+    // Frames are no request.
+    let mut client = proxy.connect().await;
+    client.send([handshake("").as_bytes(), b"\x81\x85abcdhello"].concat()).await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send(refuse).await;
+    assert_eq!(client.answer().await.status, 403);
+    assert_eq!(client.answer().await.status, 400);
+    assert!(within("end", client.rest()).await.is_empty());
+    assert!(peer.rest().await.is_empty());
+    assert!(!upstream.was_dialled());
+}
+
+#[tokio::test]
+async fn the_same_handshake_twice_reaches_the_upstream_twice() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    for _ in 0..2 {
+        let mut client = proxy.connect().await;
+        client.send(handshake("")).await;
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.send(accepted("")).await;
+        assert_eq!(client.answer().await.status, 101);
+    }
+}
