@@ -23,6 +23,8 @@ enum State {
     #[default]
     SizeStart,
     Size(u8),
+    /// White space after the size: only an extension may follow.
+    Space(usize),
     Extension(usize),
     SizeLf,
     Data,
@@ -80,20 +82,22 @@ impl ChunkedFollower {
                 Ok(State::Size(1))
             }
             (State::Size(_), b'\r') => Ok(State::SizeLf),
-            (State::Size(_), b';' | b' ' | b'\t') => Ok(State::Extension(1)),
+            (State::Size(_), b';') => Ok(State::Extension(1)),
+            (State::Size(_), b' ' | b'\t') => Ok(State::Space(1)),
             // Sixteen digits fill 64 bits.
             (State::Size(count), _) if count < 16 => {
                 self.size = (self.size << 4) | u64::from(digit(byte)?);
                 Ok(State::Size(count + 1))
             }
-            (State::Extension(count), _) => {
+            (State::Space(count) | State::Extension(count), _) => {
                 self.extensions += 1;
-                match byte {
-                    b'\r' => Ok(State::SizeLf),
-                    _ if count >= MAX_EXTENSION.0 || self.extensions > MAX_EXTENSION.1 => {
-                        Err(FramingError::ChunkTooLong)
-                    }
-                    b'\t' | b' '..=b'~' | 0x80.. => Ok(State::Extension(count + 1)),
+                let too_long = count >= MAX_EXTENSION.0 || self.extensions > MAX_EXTENSION.1;
+                match (self.state, byte) {
+                    (State::Extension(_), b'\r') => Ok(State::SizeLf),
+                    _ if too_long => Err(FramingError::ChunkTooLong),
+                    (State::Space(_), b' ' | b'\t') => Ok(State::Space(count + 1)),
+                    (State::Space(_), b';') => Ok(State::Extension(count + 1)),
+                    (State::Extension(_), b'\t' | b' '..=b'~' | 0x80..) => Ok(State::Extension(count + 1)),
                     _ => Err(FramingError::Chunk),
                 }
             }
@@ -151,9 +155,13 @@ mod tests {
 
     #[test]
     fn sound_bodies_end_where_they_end() {
-        for text in
-            ["0\r\n\r\n", "3\r\nabc\r\n0\r\n\r\n", "1;a=b\r\nx\r\n00\r\n\r\n", "A\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n"]
-        {
+        for text in [
+            "0\r\n\r\n",
+            "3\r\nabc\r\n0\r\n\r\n",
+            "1;a=b\r\nx\r\n00\r\n\r\n",
+            "1 \t;a\r\nx\r\n0\r\n\r\n",
+            "A\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n",
+        ] {
             let with_more = format!("{text}GET /");
             assert_eq!(whole(with_more.as_bytes()), Ok(Progress { consumed: text.len(), done: true }), "{text:?}");
         }
@@ -172,6 +180,18 @@ mod tests {
             ("11111111111111111\r\n", "a size over 64 bits"),
             ("3;\nabc", "LF in an extension"),
             ("3 \nabc", "LF after white space"),
+            ("3 \r\nabc\r\n", "white space that no extension follows"),
+            ("3 4\r\nabc\r\n", "a second size"),
+            ("3 a=b\r\nabc\r\n", "an extension without its semicolon"),
+            ("3;a\rb\r\nabc", "bare CR in an extension"),
+            ("3;\0\r\nabc", "NUL in an extension"),
+            ("3\r\nabc\r\r\n0", "a CR too many after the data"),
+            ("3\r\nabc0\r\n\r\n", "no line end after the data"),
+            (" 3\r\nabc", "white space before the size"),
+            ("3,\r\nabc", "a list of sizes"),
+            ("0\r\nX: y\rZ: 1\r\n\r\n", "bare CR in trailers"),
+            ("0\r\n\n", "bare LF as the last line"),
+            ("0\r\n: y\r\n\r\n", "a trailer without a name"),
             ("0\r\nX : y\r\n\r\n", "space before the colon of a trailer"),
             ("0\r\n X: y\r\n\r\n", "folded trailer"),
             ("0\r\nX: y\n\r\n", "bare LF in trailers"),
@@ -180,13 +200,16 @@ mod tests {
             assert!(whole(text.as_bytes()).is_err(), "{attack}");
         }
         assert_eq!(whole(format!("1;{}", "a".repeat(2000)).as_bytes()), Err(FramingError::ChunkTooLong));
+        assert_eq!(whole(format!("1{}", " ".repeat(2000)).as_bytes()), Err(FramingError::ChunkTooLong));
+        let many = format!("1;{}\r\nx\r\n", "a".repeat(1000)).repeat(17);
+        assert_eq!(whole(many.as_bytes()), Err(FramingError::ChunkTooLong));
         assert_eq!(whole(format!("0\r\nX: {}", "a".repeat(20_000)).as_bytes()), Err(FramingError::ChunkTooLong));
     }
 
     proptest! {
         #[test]
         fn any_split_gives_the_verdict_of_the_whole(
-            text in "([0-3]{1,2}(;a)?\r\n[ab]{0,4}(\r\n|\n)){0,3}0\r\n(X: y\r\n)?\r\n[a-z]{0,3}",
+            text in "([0-3]{1,2}( |;a| ;a)?\r\n[ab]{0,4}(\r\n|\n)){0,3}0\r\n(X: y\r\n)?\r\n[a-z]{0,3}",
             step in 1usize..7,
         ) {
             let expected = whole(text.as_bytes());
@@ -202,6 +225,15 @@ mod tests {
                 }
             }
             prop_assert_eq!(got, expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(pieces in prop::collection::vec("[0-9a-f;: \t\r\nX\0]{0,20}", 0..8)) {
+            let mut follower = ChunkedFollower::default();
+            for piece in pieces {
+                let Ok(progress) = follower.advance(piece.as_bytes()) else { break };
+                prop_assert!(progress.done || progress.consumed == piece.len());
+            }
         }
     }
 }

@@ -138,7 +138,7 @@ impl RoutePath {
     }
 
     /// What a lenient upstream may take it for: fully decoded, backslashes as slashes, slashes merged, parameters left
-    /// out. Only spellings that differ from [`Self::matched`].
+    /// out, cut at a decoded `?` or `#`. Only spellings that differ from [`Self::matched`].
     pub fn readings(&self) -> impl Iterator<Item = &str> {
         self.readings.iter().map(String::as_str)
     }
@@ -186,12 +186,16 @@ fn read_path(path: &str) -> Result<RoutePath, TargetError> {
         if next == last {
             break;
         }
-        if round == MAX_DECODINGS || next.iter().any(|byte| byte.is_ascii_control()) {
+        if round == MAX_DECODINGS {
             return Err(TargetError::Encoding);
         }
         spellings.push(next);
     }
-    let folded: Vec<Vec<u8>> = spellings.iter().map(|spelling| fold(spelling)).collect();
+    if spellings.iter().any(|spelling| spelling.iter().any(u8::is_ascii_control) || is_overlong(spelling)) {
+        return Err(TargetError::Encoding);
+    }
+    let folded: Vec<Vec<u8>> =
+        spellings.iter().flat_map(|spelling| [fold(spelling), fold(before_query(spelling))]).collect();
     spellings.extend(folded);
     if spellings.iter().any(|spelling| has_dot_segment(spelling)) {
         return Err(TargetError::DotSegment);
@@ -237,8 +241,29 @@ fn decode(path: &[u8], wanted: impl Fn(u8) -> bool) -> Result<Vec<u8>, TargetErr
     Ok(out)
 }
 
+/// Decodes every octet, and leaves alone what is no encoding: one broken escape must not hide the sound ones.
 fn decode_leniently(path: &[u8]) -> Vec<u8> {
-    decode(path, |_| true).unwrap_or_else(|_| path.to_vec())
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        let octet = match rest {
+            [b'%', high, low, ..] => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        out.push(octet.unwrap_or(*first));
+        rest = if octet.is_some() { rest.get(3..).unwrap_or_default() } else { tail };
+    }
+    out
+}
+
+/// Whether there is an ASCII character written in two bytes: `%c0%ae` is a dot to a careless reader of UTF-8.
+fn is_overlong(path: &[u8]) -> bool {
+    path.windows(2).any(|pair| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf]))
+}
+
+/// What is left for one who decodes first and looks for the query and fragment afterwards.
+fn before_query(path: &[u8]) -> &[u8] {
+    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
 }
 
 /// Backslashes as slashes, each segment without `;parameters`, slashes merged.
@@ -292,6 +317,20 @@ mod tests {
             ("/a%zz", E::Encoding),
             ("/a%2", E::Encoding),
             ("/%25252525252e", E::Encoding),
+            ("/a/%25zz/%252e%252e/b", E::DotSegment),
+            ("/a%25/..%252fb", E::DotSegment),
+            ("/a/..%3fx", E::DotSegment),
+            ("/a/..%23x", E::DotSegment),
+            ("/a%3fb/..;x/c", E::DotSegment),
+            ("/a/;/../b", E::DotSegment),
+            ("/..", E::DotSegment),
+            ("/.;", E::DotSegment),
+            ("/a/%c0%ae%c0%ae/b", E::Encoding),
+            ("/a%25c0%25afb", E::Encoding),
+            ("/a%2500b", E::Encoding),
+            ("/a%7fb", E::Encoding),
+            ("/a%09b", E::Encoding),
+            ("/a%u002e", E::Encoding),
         ] {
             assert_eq!(path(text), Err(error), "{text}");
         }
@@ -306,6 +345,11 @@ mod tests {
         assert_eq!(readings("//a"), ["/a"]);
         assert_eq!(readings("/a;v=1/b"), ["/a/b"]);
         assert_eq!(readings("/a%5Cb"), ["/a/b", "/a\\b"]);
+        assert_eq!(readings("/admin%3Fx"), ["/admin", "/admin?x"]);
+        assert_eq!(readings("/C%23"), ["/C", "/C#"]);
+        assert_eq!(readings("/100%25"), ["/100%"]);
+        assert_eq!(readings("/%C3%A9"), ["/é"]);
+        assert_eq!(readings("/a%252fb"), ["/a%2fb", "/a/b"]);
         assert!(path("/a...b/..c").unwrap().readings().next().is_none());
     }
 
@@ -350,6 +394,32 @@ mod tests {
         #[test]
         fn no_path_makes_it_panic(text in "/[a-z%0-9A-F./;\\\\]{0,30}") {
             let _verdict = path(&text);
+        }
+
+        /// A `..` is found however each of its characters is written, whatever stands beside it.
+        #[test]
+        fn dot_segments_do_not_hide(
+            before in "(/|//|/a|/%25zz|/%25|/;p|/%5c|/%C3%A9){0,3}",
+            border in prop::sample::select(vec!["/", "\\", "%2f", "%2F", "%5c", "%252f", "%255C"]),
+            dots in prop::collection::vec(prop::sample::select(vec![".", "%2e", "%2E", "%252e", "%25252E"]), 1..=2),
+            after in prop::sample::select(vec!["", "/", ";x/", "%3bx/b", "%2fb", "%255cb", "%3f", "%23", "%253fx/"]),
+        ) {
+            let text = format!("/a{before}{border}{}{after}", dots.concat());
+            prop_assert!(path(&text).is_err(), "{}", text);
+        }
+
+        #[test]
+        fn plain_paths_have_one_reading(text in "(/[a-z0-9_~-]{1,5}){1,4}/?") {
+            let read = path(&text).unwrap();
+            prop_assert_eq!(read.matched(), text.as_str());
+            prop_assert_eq!(read.readings().count(), 0);
+        }
+
+        #[test]
+        fn an_authority_reads_back_what_it_shows(text in "[A-Za-z0-9.:_\\[\\]@/-]{0,12}") {
+            if let Ok(read) = Authority::parse(&text) {
+                prop_assert_eq!(Authority::parse(&read.to_string()), Ok(read));
+            }
         }
     }
 }
