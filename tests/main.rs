@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod handshake;
 mod origin;
+mod peers;
 mod plain_http;
 mod relay;
 mod smuggling;

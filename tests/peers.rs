@@ -1,0 +1,263 @@
+//! Peers nobody here wrote: Node's `ws`, Python's `websockets`, socket.io, Chromium, Autobahn.
+//!
+//! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
+//! it was skipped and why, and passes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::mpsc,
+    time::timeout,
+};
+
+use crate::support::{Proxy, within};
+
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+/// Whether a peer is there; where peers are required, a missing one fails the test.
+fn present(what: &str, path: &Path) -> bool {
+    if path.exists() {
+        return true;
+    }
+    let why = format!("skipped: {what} is not installed ({} is missing; run .ci/run)", path.display());
+    assert!(std::env::var_os("SWITCHGATE_REQUIRE_PEERS").is_none(), "{why}");
+    eprintln!("{why}");
+    false
+}
+
+fn node(name: &str) -> Command {
+    // A module is looked for beside its script, so the scripts are run from a copy beside `node_modules`.
+    let copy = installed().join(name);
+    std::fs::copy(script(name), &copy).unwrap();
+    let mut command = Command::new("node");
+    command.arg(copy);
+    command
+}
+
+fn python(name: &str) -> Command {
+    let mut command = Command::new(installed().join("venv/bin/python"));
+    command.arg(script(name));
+    command
+}
+
+/// Starts a backend that prints its port; it ends with the returned value.
+async fn backend(command: &mut Command) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut port = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    within("port", lines.read_line(&mut port)).await.unwrap();
+    (child, format!("http://127.0.0.1:{}", port.trim()))
+}
+
+async fn succeeds(command: &mut Command) {
+    let run = command.kill_on_drop(true).output();
+    let output = timeout(Duration::from_secs(60), run).await.expect("a peer that ends").unwrap();
+    let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("ok"), "{text}");
+}
+
+const ALLOWED: &str = "https://app.example.com";
+const FORBIDDEN: &str = "https://app.example.com.evil.test";
+
+/// A gate with TLS before `url`.
+async fn secure_gate(url: &str, origin: &str, folder: &Path) -> Proxy {
+    let text = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         tls = {{ certificate = \"leaf.pem\", key = \"leaf.key\", development = true }}\n\
+         [[route]]\nupstream = \"u\"\norigin = {{ allow = [\"{origin}\"] }}\n[upstream.u]\nurl = \"{url}\"\n"
+    );
+    Proxy::start_in(&text, folder).await
+}
+
+/// A gate in clear before `url`, with the default patience: long polling takes its time.
+async fn plain_gate(url: &str) -> Proxy {
+    let front = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\n";
+    Proxy::start(&format!("{front}url = \"{url}\"\n")).await
+}
+
+async fn both_clients(url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = secure_gate(url, ALLOWED, folder.path()).await;
+    let url = format!("wss://localhost:{}/room?token=secret", gate.addresses[0].port());
+    let ca = folder.path().join("ca.pem");
+    succeeds(node("ws_client.mjs").args([&url, ALLOWED, FORBIDDEN]).env("NODE_EXTRA_CA_CERTS", &ca)).await;
+    succeeds(python("websockets_client.py").arg(&url).arg(&ca).args([ALLOWED, FORBIDDEN])).await;
+}
+
+fn both_present() -> bool {
+    let ws = present("Node's ws", &installed().join("node_modules/ws"));
+    present("Python's websockets", &installed().join("venv/bin/python")) && ws
+}
+
+#[tokio::test]
+async fn ws_and_websockets_talk_to_a_ws_backend() {
+    if both_present() {
+        let (_child, url) = backend(&mut node("ws_server.mjs")).await;
+        both_clients(&url).await;
+    }
+}
+
+#[tokio::test]
+async fn ws_and_websockets_talk_to_a_websockets_backend() {
+    if both_present() {
+        let (_child, url) = backend(&mut python("websockets_server.py")).await;
+        both_clients(&url).await;
+    }
+}
+
+#[tokio::test]
+async fn socket_io_polls_and_upgrades() {
+    if !present("socket.io", &installed().join("node_modules/socket.io")) {
+        return;
+    }
+    let (_child, url) = backend(&mut node("socketio_server.mjs")).await;
+    let gate = plain_gate(&url).await;
+    succeeds(node("socketio_client.mjs").arg(format!("http://{}", gate.addresses[0]))).await;
+}
+
+/// A page whose script opens `url` and tells its own server what became of it.
+async fn page(listener: TcpListener, url: String) -> String {
+    let page = format!(
+        "<script>const s = new WebSocket('{url}');\
+         s.onopen = () => s.send('hello'); s.onmessage = (e) => fetch('/came-back-' + e.data);\
+         s.onerror = () => fetch('/refused');</script>"
+    );
+    let (told, mut word) = mpsc::channel(16);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // A browser opens connections ahead of time and may leave them unused.
+                let (page, told) = (page.clone(), told.clone());
+                tokio::spawn(async move { serve_page(accepted.unwrap().0, &page, &told).await });
+            }
+            Some(path) = word.recv() => return path,
+        }
+    }
+}
+
+async fn serve_page(mut stream: TcpStream, page: &str, told: &mpsc::Sender<String>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => request.push(byte),
+            Err(_) => return,
+        }
+    }
+    let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+    let body = if path == "/" { page } else { "" };
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: ";
+    // The browser may be gone already; what it told counts.
+    let _ = stream.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await;
+    if path.starts_with("/came-back-") || path == "/refused" {
+        let _ = told.send(path).await;
+    }
+}
+
+fn chromium(profile: &Path, url: &str) -> Command {
+    let mut command = Command::new("chromium");
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
+        .args(["--disable-background-networking", "--disable-component-update", "--ignore-certificate-errors"])
+        .args(["--disable-dev-shm-usage", "--remote-debugging-port=0"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(url)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn chromium_is_let_in_from_an_allowed_origin_and_kept_out_from_another() {
+    let found =
+        ["/usr/bin/chromium", "/usr/bin/chromium-browser"].map(Path::new).into_iter().find(|path| path.exists());
+    if !present("Chromium", found.unwrap_or(Path::new("/usr/bin/chromium"))) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (allowed, other) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let origin = format!("http://{}", allowed.local_addr().unwrap());
+    let gate = secure_gate("builtin:echo", &origin, folder.path()).await;
+    let url = format!("wss://localhost:{}/", gate.addresses[0].port());
+    for (listener, expected) in [(allowed, "/came-back-hello"), (other, "/refused")] {
+        let profile = tempfile::tempdir().unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let mut browser = chromium(profile.path(), &address).spawn().unwrap();
+        let told = timeout(Duration::from_secs(60), page(listener, url.clone())).await.expect("word from the page");
+        browser.kill().await.unwrap();
+        assert_eq!(told, expected);
+    }
+}
+
+/// Case by case what Autobahn says of each of its agents.
+fn verdicts(report: &Path) -> BTreeMap<String, BTreeMap<String, (String, String)>> {
+    let text = std::fs::read_to_string(report).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let word = |case: &serde_json::Value, key: &str| case[key].as_str().unwrap_or_default().to_owned();
+    let agents = report.as_object().unwrap().iter().map(|(agent, cases)| {
+        let cases = cases.as_object().unwrap().iter();
+        let cases = cases.map(|(id, case)| (id.clone(), (word(case, "behavior"), word(case, "behaviorClose"))));
+        (agent.clone(), cases.collect())
+    });
+    agents.collect()
+}
+
+#[tokio::test]
+async fn autobahn_says_the_same_with_and_without_the_gate() {
+    let python = installed().join("python2.7");
+    if !python.exists() {
+        // The suite is Python 2 source, and not every machine has one.
+        eprintln!("skipped: Autobahn needs a Python 2.7, and {} is missing (run .ci/run)", python.display());
+        return;
+    }
+    if !present("Node's ws", &installed().join("node_modules/ws")) {
+        return;
+    }
+    let (_child, url) = backend(&mut node("ws_server.mjs")).await;
+    let gate = plain_gate(&url).await;
+    let folder = tempfile::tempdir().unwrap();
+    let spec = serde_json::json!({
+        "outdir": folder.path().join("reports"),
+        "servers": [
+            { "agent": "direct", "url": url.replace("http", "ws") },
+            { "agent": "gate", "url": format!("ws://{}", gate.addresses[0]) },
+        ],
+        "cases": ["*"],
+        // Long runs of large and compressed messages: they time the echo server, and the gate passes bytes.
+        "exclude-cases": ["9.7.*", "9.8.*", "12.2.*", "12.3.*", "12.4.*", "12.5.*", "13.2.*", "13.3.*", "13.4.*", "13.5.*", "13.6.*", "13.7.*"],
+        "exclude-agent-cases": {},
+    });
+    let spec_path = folder.path().join("spec.json");
+    std::fs::write(&spec_path, spec.to_string()).unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mut suite = Command::new(&python);
+    suite.arg(installed().join("py27/bin/wstest")).args(["-m", "fuzzingclient", "-s"]).arg(&spec_path);
+    suite.env("PYTHONPATH", installed().join("py27")).current_dir(folder.path()).kill_on_drop(true);
+    suite.stdout(log.try_clone().unwrap()).stderr(log);
+    let status = timeout(Duration::from_secs(600), suite.status()).await.expect("an end of the suite").unwrap();
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(status.success(), "{}", log.chars().rev().take(2000).collect::<String>().chars().rev().collect::<String>());
+    let verdicts = verdicts(&folder.path().join("reports/index.json"));
+    let (direct, gated) = (&verdicts["direct"], &verdicts["gate"]);
+    assert!(direct.len() > 200, "only {} cases ran", direct.len());
+    for (case, verdict) in direct {
+        assert_eq!(gated.get(case), Some(verdict), "case {case}");
+    }
+    let failed = gated.values().filter(|(behavior, _)| behavior == "FAILED").count();
+    eprintln!("autobahn: {} cases, {failed} failed, each with the verdict it has without the gate", gated.len());
+}
