@@ -84,7 +84,7 @@ p.toml:2:20: `lan`: it is neither an address nor a network; write `10.0.0.0/8` o
 p.toml:5:10: `8080` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`
 p.toml:6:1: unknown key `max_conections`; did you mean `max_connections`?
 p.toml:9:8: `a.example:80` can never match a host; expected `example.com`, `*.example.com` or `*`, without a port
-p.toml:10:8: `chat` can never match a path; it begins with `/` and holds no `//`, dot segments, `%`, `;`, `?` or `#`
+p.toml:10:8: `chat` can never match a path; it begins with `/`, is ASCII, and holds no space, `//`, dot segment, `%`, `;`, `\\`, `?` or `#`
 p.toml:11:12: there is no upstream `chta`; did you mean `chat`?
 p.toml:12:9: `waive` does nothing without `handshake = \"lenient\"`; add that or leave `waive` out
 p.toml:13:16: `10` is no duration; expected a duration such as \"500ms\", \"30s\", \"10m\" or \"1h\", at most 365 days

@@ -282,13 +282,14 @@ fn hosts(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<Ho
 
 fn path(given: Option<Given<String>>, problems: &mut Problems<'_>) -> String {
     let Some(given) = given else { return "/".to_owned() };
-    let odd = |c: char| c == '%' || c == '?' || c == '#' || c == '\\' || c == ';' || c.is_control() || c == ' ';
+    let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '%' | '?' | '#' | '\\' | ';');
     let dots = given.value.split('/').any(|segment| segment == "." || segment == "..");
     if !given.value.starts_with('/') || given.value.contains("//") || given.value.contains(odd) || dots {
         problems.at(
             &given.span,
             format!(
-                "`{}` can never match a path; it begins with `/` and holds no `//`, dot segments, `%`, `;`, `?` or `#`",
+                "`{}` can never match a path; it begins with `/`, is ASCII, and holds no space, `//`, dot segment, `%`, \
+                 `;`, `\\`, `?` or `#`",
                 given.value
             ),
         );

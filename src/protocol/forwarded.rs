@@ -49,6 +49,7 @@ pub struct Hop<'a> {
 pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
     let peer = hop.peer.to_canonical();
     let element = element(peer, hop);
+    remove_look_alikes(headers);
     match hop.trust {
         Trust::Untrusted => {
             for name in HEARSAY {
@@ -68,6 +69,22 @@ pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
                 set(headers, HOST, hop.host);
             }
         }
+    }
+}
+
+/// Removes forwarding fields spelt with underscores, whoever sends them.
+///
+/// CGI, WSGI and their like fold `-` and `_` into one, so that a backend would read `X_Forwarded_For` as the field we
+/// set (CVE-2015-0219 is this).
+fn remove_look_alikes(headers: &mut HeaderMap) {
+    let told = |name: &str| {
+        let folded = name.replace('_', "-");
+        folded.starts_with("x-forwarded-") || HEARSAY.contains(&folded.as_str())
+    };
+    let found: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().contains('_') && told(name.as_str())).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 
@@ -195,6 +212,20 @@ mod tests {
         assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";host=\"gate.example:8443\";proto=https");
         assert!(!headers.contains_key("x-real-ip"));
         assert_eq!(headers.get_all(FOR).iter().count(), 1);
+    }
+
+    #[test]
+    fn a_field_that_a_cgi_backend_takes_for_ours_is_dropped() {
+        for trust in [Trust::Untrusted, Trust::Trusted] {
+            let mut headers = HeaderMap::new();
+            for name in ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-anything", "x_real_ip"] {
+                headers.append(name, HeaderValue::from_static("1.1.1.1"));
+            }
+            headers.append("my_field", HeaderValue::from_static("stays"));
+            apply(&mut headers, &hop("10.0.0.1", trust));
+            let left: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
+            assert_eq!(left, ["my_field"], "{trust:?}");
+        }
     }
 
     #[test]
