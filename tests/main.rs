@@ -13,7 +13,10 @@
 mod architecture;
 mod cli;
 mod config;
+mod drain;
 mod handshake;
+mod listeners;
+mod log;
 mod origin;
 mod peers;
 mod plain_http;

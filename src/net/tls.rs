@@ -39,7 +39,15 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// Certificate and key do not belong together, or the kind of key is not supported.
+    /// The key is another certificate's.
+    #[error("key {} does not belong to certificate {}; name the pair that was issued together, leaf first in the chain", key.display(), certificate.display())]
+    Mismatch {
+        /// The certificate chain.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// The certificate is malformed, or the kind of key is not supported.
     #[error("certificate {} and key {} cannot be used together: {source}", certificate.display(), key.display())]
     Unusable {
         /// The certificate chain.
@@ -80,6 +88,14 @@ fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'s
     if chain.is_empty() { Err(not_pem()) } else { Ok(chain) }
 }
 
+fn unusable(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
+    let (certificate, key) = (certificate.to_owned(), key.to_owned());
+    match source {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate, key },
+        source => TlsError::Unusable { certificate, key, source },
+    }
+}
+
 /// The server side of one TLS listener.
 ///
 /// # Errors
@@ -96,7 +112,7 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .with_no_client_auth()
         .with_single_cert(chain, private)
-        .map_err(|source| TlsError::Unusable { certificate: certificate.to_owned(), key: key.to_owned(), source })?;
+        .map_err(|source| unusable(certificate, key, source))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))

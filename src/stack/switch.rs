@@ -168,9 +168,9 @@ impl Opened {
             relay::Side::Upstream => "upstream",
         });
         let detail = match &report.end {
-            relay::End::Failed(error) => error.to_string(),
-            relay::End::Idle(limit) => format!("idle_timeout {limit:?}"),
-            relay::End::Closed | relay::End::Stopped => String::new(),
+            relay::End::Failed(error) => Some(error.to_string()),
+            relay::End::Idle(limit) => Some(format!("idle_timeout {limit:?}")),
+            relay::End::Closed | relay::End::Stopped => None,
         };
         tracing::info!(
             id = %self.id,
@@ -184,7 +184,7 @@ impl Opened {
             duration_ms = millis(report.duration),
             closed_by = who,
             reason = report.end.reason(),
-            detail = %detail,
+            detail,
             "websocket ended"
         );
     }

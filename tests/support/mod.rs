@@ -1,5 +1,4 @@
 //! A proxy on port 0, a raw client, a scripted upstream. Every wait has a deadline.
-
 use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use switchgate::{
@@ -13,6 +12,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+
+pub(crate) mod process;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
