@@ -57,7 +57,7 @@ async fn plain_http_on_the_tls_port_harms_nobody_else() {
     assert_eq!(Client::new(stream).ask(handshake("")).await.status, 101);
 }
 
-/// A TLS backend of another library: fastwebsockets' server behind our throw-away certificate.
+/// A TLS backend on tokio-tungstenite's server, behind our throw-away certificate.
 async fn secure_backend(folder: &Path) -> u16 {
     development::ensure(&folder.join("leaf.pem"), &folder.join("leaf.key")).unwrap();
     let acceptor = TlsAcceptor::from(tls::server_config(&folder.join("leaf.pem"), &folder.join("leaf.key")).unwrap());

@@ -324,6 +324,8 @@ async fn last_words(io: &mut BoxedIo, mask: [u8; 4], rest: &mut Vec<u8>) -> io::
             break;
         }
     }
+    // The server may be gone already; over TLS it is told that nothing was cut off.
+    let _ = io.shutdown().await;
     Ok(())
 }
 

@@ -39,6 +39,8 @@ impl End {
         match self {
             Self::Closed => "closed",
             Self::Failed(error) if error.kind() == io::ErrorKind::ConnectionReset => "reset",
+            // TLS says so of a peer that left without its closing alert, as many do.
+            Self::Failed(error) if error.kind() == io::ErrorKind::UnexpectedEof => "unexpected_eof",
             Self::Failed(_) => "failed",
             Self::Idle(_) => "idle_timeout",
             Self::Stopped => "drain",

@@ -96,6 +96,7 @@ impl ObserveLayer {
             host = field::Empty,
             path = %shown::path(request.uri(), self.options),
             route = field::Empty,
+            origin = field::Empty,
             cookie = field::Empty,
             authorization = field::Empty,
         );
@@ -103,7 +104,7 @@ impl ObserveLayer {
             span.record("client", field::display(connection.remote));
         }
         if let Some(host) = shown::field(headers, &http::header::HOST) {
-            span.record("host", host);
+            span.record("host", field::display(host));
         }
         if let Some(cookie) = shown::field(headers, &COOKIE).filter(|_| self.options.cookies) {
             span.record("cookie", cookie);

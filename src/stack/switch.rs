@@ -168,6 +168,7 @@ impl Opened {
             relay::Side::Upstream => "upstream",
         });
         let detail = match &report.end {
+            relay::End::Failed(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
             relay::End::Failed(error) => Some(error.to_string()),
             relay::End::Idle(limit) => Some(format!("idle_timeout {limit:?}")),
             relay::End::Closed | relay::End::Stopped => None,
