@@ -1,5 +1,9 @@
 //! Plain HTTP through the same stack.
 
+use std::time::Duration;
+
+use tokio::{io::AsyncReadExt, time::timeout};
+
 use crate::support::{Proxy, Upstream, within};
 
 #[tokio::test]
@@ -58,6 +62,85 @@ async fn trailers_pass_both_ways() {
     client.head().await;
     let body = String::from_utf8(client.take("2\r\nok\r\n0\r\nx-end: 2\r\n\r\n".len()).await).unwrap();
     assert!(body.to_lowercase().ends_with("x-end: 2\r\n\r\n"), "{body:?}");
+}
+
+#[tokio::test]
+async fn a_trailer_cannot_say_what_the_head_may_not() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let mut client = proxy.connect().await;
+    let said = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nCookie: admin=1\r\nOrigin: http://evil\r\n\
+                Connection: close\r\nContent-Length: 9\r\n";
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: x-forwarded-for, forwarded, cookie, origin, connection, x-ok\r\n\
+             Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n{said}X-Ok: 1\r\n\r\n"
+        ))
+        .await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    let expected = "1\r\na\r\n0\r\nx-ok: 1\r\n\r\n";
+    let body = String::from_utf8(peer.take(expected.len()).await).unwrap();
+    assert_eq!(body.to_lowercase(), expected);
+}
+
+#[tokio::test]
+async fn a_response_may_take_longer_than_the_wait_for_a_further_request() {
+    let mut upstream = Upstream::start().await;
+    let limits = "[limits]\nkeep_alive_timeout = \"100ms\"\nhead_timeout = \"100ms\"";
+    let proxy = Proxy::before(&upstream.url, "", limits).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").await;
+    client.head().await;
+    assert_eq!(client.take(4).await, b"half");
+    let early = timeout(Duration::from_millis(400), client.stream.read_u8()).await;
+    assert!(early.is_err(), "ended in the middle of its body: {early:?}");
+    peer.send("rest").await;
+    assert_eq!(client.take(4).await, b"rest");
+    // Now the wait has begun, and it ends.
+    assert!(client.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_that_the_upstream_does_not_take_ends_with_504() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "[limits]\nwrite_timeout = \"200ms\"").await;
+    let client = proxy.connect().await;
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    let upload = tokio::spawn(async move {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut writer, head.as_bytes()).await.unwrap();
+        while tokio::io::AsyncWriteExt::write_all(&mut writer, &[b'x'; 65536]).await.is_ok() {}
+    });
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    let mut start = [0; 12];
+    within("answer", reader.read_exact(&mut start)).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 504");
+    within("end of the upload", upload).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_with_two_lengths_is_a_502() {
+    let mut upstream = Upstream::start().await;
+    let proxy = Proxy::before(&upstream.url, "", "").await;
+    for lines in [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "Content-Length: 2, 2\r\n\r\nab",
+        "Content-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+    ] {
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        // Each comes over a connection of its own: the one before was not used again.
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.send(format!("HTTP/1.1 200 OK\r\n{lines}")).await;
+        assert_eq!(client.answer().await.status, 502, "{lines}");
+    }
 }
 
 #[tokio::test]

@@ -1,15 +1,27 @@
 //! One downstream connection, from its first byte to its last or to the switch.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::{server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OwnedSemaphorePermit;
 use tower::{Service, ServiceExt};
 
-use super::{Malformed, state::State, strict_io::StrictIo};
+use super::{
+    Malformed,
+    state::{AnswerOnDrop, State},
+    strict_io::StrictIo,
+};
 use crate::{
     drain::Tracker,
     net::BoxedIo,
@@ -78,8 +90,11 @@ where
                 request.extensions_mut().insert::<Malformed>(malformed);
             }
             let response = service.oneshot(request).await?;
-            state.answer(response.status() == StatusCode::SWITCHING_PROTOCOLS);
-            Ok::<_, Infallible>(response)
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                state.switch();
+            }
+            // Not before its last byte: until then the wait for a further request has not begun.
+            Ok::<_, Infallible>(response.map(|inner| Answering { inner, _answered: AnswerOnDrop(state) }))
         }
     });
     // The strict reader has deadlines of its own, which answer and say why; hyper's is the net below them.
@@ -96,17 +111,19 @@ where
     let mut draining = false;
     loop {
         tokio::select! {
+            // A drain is seen before the next answer goes out, so that this says `Connection: close`.
+            biased;
+            () = tracker.cut() => return,
+            () = tracker.draining(), if !draining => {
+                draining = true;
+                served.as_mut().graceful_shutdown();
+            }
             ended = served.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(remote = %connection.remote, error = %Chain(&error), "downstream connection ended early");
                 }
                 return;
             }
-            () = tracker.draining(), if !draining => {
-                draining = true;
-                served.as_mut().graceful_shutdown();
-            }
-            () = tracker.cut() => return,
         }
     }
 }
@@ -128,6 +145,32 @@ pub fn take_stream(upgraded: Upgraded) -> Result<(BoxedIo, bytes::Bytes), Upgrad
     let mut early = bytes::BytesMut::from(parts.read_buf);
     early.extend_from_slice(&held);
     Ok((io, early.freeze()))
+}
+
+/// A response body that says when hyper is done with it.
+struct Answering {
+    inner: Body,
+    _answered: AnswerOnDrop,
+}
+
+impl http_body::Body for Answering {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
 }
 
 struct Chain<'a>(&'a dyn std::error::Error);

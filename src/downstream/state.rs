@@ -29,6 +29,15 @@ struct Inner {
     reader: Option<Waker>,
 }
 
+/// Held by a response's body: when hyper lets go of it, the request is answered.
+pub(super) struct AnswerOnDrop(pub(super) State);
+
+impl Drop for AnswerOnDrop {
+    fn drop(&mut self) {
+        self.0.answer();
+    }
+}
+
 /// Shared by the reader and the service of one connection; never held over an await.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State(Arc<Mutex<Inner>>);
@@ -54,11 +63,15 @@ impl State {
         self.lock().malformed.take()
     }
 
-    /// Service: the response head is known, so what follows the request may be read as what it is.
-    pub(super) fn answer(&self, switched: bool) {
+    /// Service: the response is a 101, so what follows the request is no longer HTTP.
+    pub(super) fn switch(&self) {
+        self.lock().switched = true;
+    }
+
+    /// Service: the response is complete, so what follows the request may be read as a further one.
+    pub(super) fn answer(&self) {
         let mut inner = self.lock();
         inner.answered = true;
-        inner.switched = switched;
         if let Some(reader) = inner.reader.take() {
             reader.wake();
         }

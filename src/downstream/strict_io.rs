@@ -8,7 +8,6 @@
 //! of the relay; after anything else it is a further request and is checked like one.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -17,14 +16,11 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionLimits, Malformed, state::State};
 use crate::{
-    net::BoxedIo,
+    net::{BoxedIo, timer::Timer},
     protocol::{
         chunked::ChunkedFollower,
         request_framing::{Body, HeadLimits, head},
@@ -71,34 +67,8 @@ pub(super) struct StrictIo {
     /// Bytes of a 101 on their way out; see `poll_write`.
     switching: BytesMut,
     switched_head_sent: bool,
-    lingered: usize,
-}
-
-#[derive(Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
-
-impl Timer {
-    fn start(&mut self, limit: Duration) {
-        let at = Instant::now() + limit;
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().reset(at),
-            none => *none = Some(Box::pin(sleep_until(at))),
-        }
-    }
-
-    fn start_if_idle(&mut self, limit: Duration) {
-        if self.0.is_none() {
-            self.start(limit);
-        }
-    }
-
-    fn stop(&mut self) {
-        self.0 = None;
-    }
-
-    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> bool {
-        self.0.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-    }
+    /// Bytes dropped after the last answer; `None` until that begins.
+    lingered: Option<usize>,
 }
 
 impl StrictIo {
@@ -117,7 +87,7 @@ impl StrictIo {
             write_timer: Timer::default(),
             switching: BytesMut::new(),
             switched_head_sent: false,
-            lingered: 0,
+            lingered: None,
         }
     }
 
@@ -290,14 +260,17 @@ impl StrictIo {
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.read_timer.start_if_idle(LINGER.0);
+        if self.lingered.is_none() {
+            self.read_timer.start(LINGER.0);
+        }
+        let dropped = self.lingered.get_or_insert(0);
         loop {
             let mut sink = [0u8; HEAD_READ];
             let mut buffer = ReadBuf::new(&mut sink);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.lingered += buffer.filled().len();
-                    if self.lingered > LINGER.1 {
+                    *dropped += buffer.filled().len();
+                    if *dropped > LINGER.1 {
                         return Poll::Ready(());
                     }
                 }

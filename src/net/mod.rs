@@ -3,6 +3,7 @@
 pub mod development;
 pub mod dial;
 pub mod listener;
+pub mod timer;
 pub mod tls;
 
 use std::io;

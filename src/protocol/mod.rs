@@ -7,6 +7,8 @@ pub mod hop_by_hop;
 pub mod origin;
 pub mod request_framing;
 pub mod request_target;
+pub mod response_framing;
 pub mod token_list;
+pub mod trailers;
 pub mod upgrade;
 pub mod websocket;

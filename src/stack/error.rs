@@ -88,6 +88,8 @@ impl ProxyError {
             Self::Upstream(error) => match error {
                 UpstreamError::Dial(_) => "upstream-dial",
                 UpstreamError::ResponseTimeout(_) => "upstream-response-timeout",
+                UpstreamError::WriteTimeout(_) => "upstream-write-timeout",
+                UpstreamError::Framing(_) => "upstream-framing",
                 UpstreamError::Garbage(_) => "upstream-garbage",
                 UpstreamError::Closed(_) => "upstream-closed",
                 UpstreamError::RequestBody(_) => "request-body",

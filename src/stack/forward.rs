@@ -8,7 +8,6 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body_util::BodyExt;
 use tower::Service;
 
@@ -51,14 +50,10 @@ impl Service<Request> for Forward {
                 parts,
                 body.map_err(|error| BodyError::new(DownstreamBodyError(error))).boxed_unsync(),
             );
-            let mut response = match intent {
+            let response = match intent {
                 Intent::WebSocket => exchanges.upgrade(&route.upstream, request).await?,
                 Intent::None | Intent::Other => exchanges.plain(&route.upstream, request).await?,
             };
-            if response.headers().contains_key(TRANSFER_ENCODING) {
-                // The length that came beside it does not count (RFC 9112 section 6.3); sent on, it would.
-                response.headers_mut().remove(CONTENT_LENGTH);
-            }
             Ok(response.map(|body| Paced::new(body, body_timeout).boxed_unsync()))
         })
     }

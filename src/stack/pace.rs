@@ -11,11 +11,14 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use crate::{
-    protocol::body::{Body, BodyError},
+    protocol::{
+        body::{Body, BodyError},
+        trailers,
+    },
     upstream::UpstreamError,
 };
 
-/// Ends with an error when the upstream sends nothing of the body for `limit`.
+/// Passes on what may pass, and ends with an error when the upstream sends nothing of the body for `limit`.
 pub(super) struct Paced {
     inner: Body,
     limit: Duration,
@@ -34,7 +37,10 @@ impl http_body::Body for Paced {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let mut polled = Pin::new(&mut this.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            trailers::trim(frame);
+        }
         if polled.is_ready() {
             this.silence = None;
             return polled;

@@ -92,8 +92,12 @@ fn status(error: &ProxyError) -> StatusCode {
         ProxyError::Upstream(upstream) => match upstream {
             UpstreamError::Dial(crate::net::dial::DialError::Timeout { .. })
             | UpstreamError::ResponseTimeout(_)
+            | UpstreamError::WriteTimeout(_)
             | UpstreamError::BodyTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            UpstreamError::Dial(_) | UpstreamError::Garbage(_) | UpstreamError::Closed(_) => StatusCode::BAD_GATEWAY,
+            UpstreamError::Dial(_)
+            | UpstreamError::Framing(_)
+            | UpstreamError::Garbage(_)
+            | UpstreamError::Closed(_) => StatusCode::BAD_GATEWAY,
             UpstreamError::RequestBody(_) => StatusCode::BAD_REQUEST,
         },
         ProxyError::Accept(_) | ProxyError::UnaskedSwitch | ProxyError::SwitchLost(_) => StatusCode::BAD_GATEWAY,

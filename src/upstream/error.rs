@@ -14,6 +14,11 @@ use crate::{
 #[error("the request body ended early")]
 pub struct DownstreamBodyError(#[source] pub BodyError);
 
+/// The upstream took nothing of a request for too long.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("the upstream took no byte of the request for {0:?} (limits.write_timeout)")]
+pub struct WriteTimeout(pub Duration);
+
 /// Why there is no answer of the upstream.
 #[derive(Debug, Error)]
 pub enum UpstreamError {
@@ -23,6 +28,12 @@ pub enum UpstreamError {
     /// No response head within the deadline.
     #[error("no response head within {0:?} (response_timeout)")]
     ResponseTimeout(Duration),
+    /// It stopped taking the request.
+    #[error(transparent)]
+    WriteTimeout(#[from] WriteTimeout),
+    /// The answer's length can be read in two ways.
+    #[error("the answer's framing is not sound: {0}")]
+    Framing(&'static str),
     /// What came is not HTTP/1.1.
     #[error("the answer is not HTTP/1.1")]
     Garbage(#[source] BoxError),

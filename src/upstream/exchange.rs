@@ -14,7 +14,10 @@ use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1, rt::Executor, upgrade::Upgraded};
 use hyper_util::{
-    client::legacy::{Client, connect::Connected},
+    client::legacy::{
+        Client,
+        connect::{Connected, capture_connection},
+    },
     rt::{TokioIo, TokioTimer},
 };
 use rustls::pki_types::ServerName;
@@ -24,7 +27,7 @@ use tower::Service;
 
 use super::{
     echo,
-    error::{DownstreamBodyError, UpstreamError},
+    error::{DownstreamBodyError, UpstreamError, WriteTimeout},
     head_io::HeadIo,
     pooled_io::{PooledIo, Turns},
 };
@@ -36,7 +39,10 @@ use crate::{
         dial::{DialError, Dialer},
         tls::{self, TlsError},
     },
-    protocol::body::{self, Body, BodyError, BoxError},
+    protocol::{
+        body::{self, Body, BodyError, BoxError},
+        response_framing, trailers,
+    },
 };
 
 /// hyper's read buffer for one upstream connection, and so the largest response head.
@@ -80,7 +86,8 @@ impl Exchanges {
     pub fn new(model: &Model, tracker: &Tracker) -> Result<Self, SetupError> {
         let mut by_name = HashMap::new();
         for upstream in &model.upstreams {
-            by_name.insert(upstream.name.clone(), Exchange::new(Arc::clone(upstream), tracker)?);
+            let exchange = Exchange::new(Arc::clone(upstream), model.limits.write_timeout, tracker)?;
+            by_name.insert(upstream.name.clone(), exchange);
         }
         Ok(Self { by_name: Arc::new(by_name) })
     }
@@ -117,7 +124,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn new(upstream: Arc<Upstream>, tracker: &Tracker) -> Result<Self, SetupError> {
+    fn new(upstream: Arc<Upstream>, write_limit: Duration, tracker: &Tracker) -> Result<Self, SetupError> {
         let limit = upstream.dial_timeout;
         let reach = match &upstream.endpoint {
             Endpoint::BuiltinEcho => Reach::BuiltinEcho(tracker.clone()),
@@ -132,7 +139,7 @@ impl Exchange {
                 Reach::Dial(Dialer::tls(host.clone(), *port, limit, config, name))
             }
         };
-        let connector = Connector(Arc::new(reach));
+        let connector = Connector { reach: Arc::new(reach), write_limit };
         let pool = Client::builder(Background(tracker.clone()))
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -161,7 +168,7 @@ impl Exchange {
         });
         let limit = self.upstream.response_timeout;
         match timeout(limit, sender.send_request(request)).await {
-            Ok(answer) => answer.map(boxed).map_err(failed),
+            Ok(answer) => sound(answer.map_err(failed)?, || {}),
             Err(_) => Err(UpstreamError::ResponseTimeout(limit)),
         }
     }
@@ -192,16 +199,21 @@ impl Exchange {
     /// The deadline of the response head counts from the end of the request body: an upload may take its time.
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Attempt> {
         let (sent, all_sent) = oneshot::channel();
-        let request = request.map(|inner| SignalEnd { inner, signal: Some(sent) }.boxed_unsync());
+        let mut request = request.map(|inner| SignalEnd { inner, signal: Some(sent) }.boxed_unsync());
+        let connection = capture_connection(&mut request);
         let limit = self.upstream.response_timeout;
         let deadline = async {
-            // Resolves when the sender is dropped: at the body's end, or when the body is given up.
+            // Resolves when the sender is dropped: at the body's end, or when the body is given up. A request that has
+            // to dial first keeps its body until it is connected.
             let _dropped = all_sent.await;
-            // A pooled request may have to dial first.
-            tokio::time::sleep(limit + self.upstream.dial_timeout).await;
+            tokio::time::sleep(limit).await;
         };
         tokio::select! {
-            answer = self.pool.request(request) => answer.map(boxed).map_err(Attempt::Failed),
+            answer = self.pool.request(request) => {
+                // Where such an answer ends is in doubt, and so is where the next one on its connection would begin.
+                let retire = || connection.connection_metadata().iter().for_each(Connected::poison);
+                sound(answer.map_err(Attempt::Failed)?, retire).map_err(Attempt::Final)
+            }
             () = deadline => Err(Attempt::Final(UpstreamError::ResponseTimeout(limit))),
         }
     }
@@ -212,8 +224,12 @@ enum Attempt {
     Final(UpstreamError),
 }
 
-fn boxed(response: Response<Incoming>) -> Response<Body> {
-    response.map(|body| body.map_err(BodyError::new).boxed_unsync())
+fn sound(response: Response<Incoming>, retire: impl FnOnce()) -> Result<Response<Body>, UpstreamError> {
+    if let Err(why) = response_framing::check(response.headers()) {
+        retire();
+        return Err(UpstreamError::Framing(why));
+    }
+    Ok(response.map(|body| body.map_err(BodyError::new).boxed_unsync()))
 }
 
 fn died_before_it_answered(error: &hyper_util::client::legacy::Error) -> bool {
@@ -236,6 +252,7 @@ fn failed(error: impl Error + Send + Sync + 'static) -> UpstreamError {
     let mut garbage = false;
     let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
     let mut downstream = None;
+    let mut stalled = None;
     while let Some(current) = cause {
         if let Some(body) = current.downcast_ref::<DownstreamBodyError>() {
             downstream = Some(body.0.to_string());
@@ -243,7 +260,13 @@ fn failed(error: impl Error + Send + Sync + 'static) -> UpstreamError {
         if let Some(hyper) = current.downcast_ref::<hyper::Error>() {
             garbage |= hyper.is_parse() || hyper.is_parse_too_large();
         }
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            stalled = io.get_ref().and_then(|inner| inner.downcast_ref::<WriteTimeout>()).copied().or(stalled);
+        }
         cause = current.source();
+    }
+    if let Some(stalled) = stalled {
+        return stalled.into();
     }
     if let Some(text) = downstream {
         return UpstreamError::RequestBody(DownstreamBodyError(BodyError::new(text)));
@@ -287,11 +310,14 @@ enum Reach {
 }
 
 #[derive(Clone)]
-struct Connector(Arc<Reach>);
+struct Connector {
+    reach: Arc<Reach>,
+    write_limit: Duration,
+}
 
 impl Connector {
     async fn connect(&self) -> Result<BoxedIo, DialError> {
-        match &*self.0 {
+        match &*self.reach {
             Reach::Dial(dialer) => dialer.dial().await,
             Reach::BuiltinEcho(tracker) => {
                 let (ours, theirs) = tokio::io::duplex(BUILTIN_PIPE);
@@ -315,7 +341,7 @@ impl Service<Uri> for Connector {
         let connector = self.clone();
         Box::pin(async move {
             match connector.connect().await {
-                Ok(io) => Ok(TokioIo::new(PooledIo::new(io))),
+                Ok(io) => Ok(TokioIo::new(PooledIo::new(io, connector.write_limit))),
                 Err(error) => Err(SharedDialError(std::sync::Mutex::new(Some(error))).into()),
             }
         })
@@ -346,7 +372,10 @@ impl http_body::Body for SignalEnd {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            trailers::trim(frame);
+        }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.inner.is_end_stream() {
             self.signal = None;
         }

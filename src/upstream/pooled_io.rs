@@ -8,12 +8,14 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::BoxedIo;
+use super::error::WriteTimeout;
+use crate::net::{BoxedIo, timer::Timer};
 
 /// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +49,26 @@ impl Turns {
 pub(super) struct PooledIo {
     io: BoxedIo,
     turns: Turns,
+    write_limit: Duration,
+    write_timer: Timer,
 }
 
 impl PooledIo {
-    pub(super) fn new(io: BoxedIo) -> Self {
-        Self { io, turns: Turns::default() }
+    /// `write_limit`: the longest time in which the upstream takes not one byte.
+    pub(super) fn new(io: BoxedIo, write_limit: Duration) -> Self {
+        Self { io, turns: Turns::default(), write_limit, write_timer: Timer::default() }
+    }
+
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_timer.stop();
+            return polled;
+        }
+        self.write_timer.start_if_idle(self.write_limit);
+        if self.write_timer.poll_elapsed(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout(self.write_limit))));
+        }
+        Poll::Pending
     }
 }
 
@@ -75,11 +92,13 @@ impl AsyncRead for PooledIo {
 impl AsyncWrite for PooledIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.turns.wrote();
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch_write(cx, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch_write(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -92,7 +111,8 @@ impl AsyncWrite for PooledIo {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.turns.wrote();
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.watch_write(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
