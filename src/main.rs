@@ -35,7 +35,10 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Run { config } => run(&config, format),
         Command::Check { config } => match load(&config) {
-            Ok(_) => print(format!("{}: no problems\n", config.display()).as_bytes()),
+            Ok(model) => match server::check(&model) {
+                Ok(()) => print(format!("{}: no problems\n", config.display()).as_bytes()),
+                Err(error) => fail(USAGE, &error.to_string()),
+            },
             Err(code) => code,
         },
         Command::Probe(options) => probe(&options),
@@ -105,12 +108,19 @@ async fn serve(model: Model) -> Result<(), String> {
     let no_signals = |error| format!("cannot listen for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let text = |error: ServerError| error.to_string();
     let bound = server::bind(&model).await.map_err(text)?;
     let shutdown = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                // Unhandled it would end the process and every WebSocket with it.
+                Some(()) = hangup.recv() => {
+                    tracing::warn!("SIGHUP ignored: config and certificates are read at start only; restart to read them");
+                }
+            }
         }
     };
     server::run(model, bound, shutdown).await.map_err(text)?;

@@ -56,7 +56,9 @@ pub enum ServerError {
 
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program has this port: stop it or choose another `listen`",
+        io::ErrorKind::AddrInUse => {
+            "; another program has this port, or another listener here: stop it or choose another `listen`"
+        }
         io::ErrorKind::AddrNotAvailable => "; this machine has no such address: correct `listen`",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose a higher one",
         _ => "",
@@ -130,6 +132,27 @@ pub async fn bind(model: &Model) -> Result<Bound, ServerError> {
     Ok(Bound { listeners })
 }
 
+/// Reads all that a start would read, without binding or making anything.
+///
+/// # Errors
+/// The first certificate, key or CA that a start would stumble over.
+pub fn check(model: &Model) -> Result<(), ServerError> {
+    for listener in &model.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let to_be_made = tls.development && !tls.certificate.exists() && !tls.key.exists();
+        if !to_be_made {
+            load_pair(listener, tls)?;
+        }
+    }
+    Exchanges::new(model, &Tracker::default())?;
+    Ok(())
+}
+
+fn load_pair(listener: &Listener, tls: &ListenerTls) -> Result<Arc<rustls::ServerConfig>, ServerError> {
+    tls::server_config(&tls.certificate, &tls.key)
+        .map_err(|source| ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) })
+}
+
 fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerError> {
     if tls.development {
         let made = development::ensure(&tls.certificate, &tls.key)
@@ -138,8 +161,7 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
             log_development_ca(&ca);
         }
     }
-    let config = tls::server_config(&tls.certificate, &tls.key)
-        .map_err(|source| ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) })?;
+    let config = load_pair(listener, tls)?;
     Ok(BoundTls { acceptor: TlsAcceptor::from(config), handshake_timeout: tls.handshake_timeout })
 }
 
@@ -181,7 +203,7 @@ pub async fn run(model: Model, bound: Bound, shutdown: impl Future<Output = ()>)
     tracing::info!(connections = live.connections, websockets = live.relays, grace = ?model.drain_grace, "stopping");
     let cut = tracker.drain(model.drain_grace).await;
     tracing::info!(
-        websockets_ended = live.relays,
+        websockets_ended = live.relays.saturating_sub(cut.relays),
         websockets_cut = cut.relays,
         connections_cut = cut.connections,
         "stopped"
@@ -243,6 +265,7 @@ impl Front {
                 match stream {
                     Ok(stream) => Box::new(stream),
                     Err(error) => {
+                        let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
                         return;
                     }

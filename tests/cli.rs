@@ -106,6 +106,25 @@ fn check_is_silent_about_nothing_and_finds_every_problem() {
 }
 
 #[test]
+fn check_reads_the_certificates_that_a_start_would_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |development: bool| {
+        format!(
+            "[[listener]]\nlisten = \"127.0.0.1:8443\"\ntls = {{ certificate = \"c.pem\", key = \"k.pem\", development = {development} }}\n\
+             [[route]]\nupstream = \"echo\"\n[upstream.echo]\nurl = \"builtin:echo\"\n"
+        )
+    };
+    let missing = check(folder.path(), &text(false));
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(err(&missing).contains("cannot read certificate"), "{}", err(&missing));
+    assert_eq!(check(folder.path(), &text(true)).status.code(), Some(0));
+    std::fs::write(folder.path().join("c.pem"), "mine").unwrap();
+    let half = check(folder.path(), &text(true));
+    assert_eq!(half.status.code(), Some(2), "{}", err(&half));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "a check makes nothing");
+}
+
+#[test]
 fn a_missing_config_is_named() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["check"][..], &["run"], &[]] {

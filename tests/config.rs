@@ -110,3 +110,15 @@ fn syntax_errors_have_a_place() {
     let errors = config::parse("[[listener]\n", Path::new("p.toml")).unwrap_err();
     assert!(errors.problems().iter().any(|problem| problem.line == 1), "{errors}");
 }
+
+#[test]
+fn two_of_one_name_could_not_be_told_apart() {
+    let text = "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\n[[listener]]\nname = \"l\"\nlisten = \"127.0.0.1:0\"\n\
+                [[route]]\nname = \"app\"\nupstream = \"e\"\n[[route]]\nname = \"app\"\npath = \"/admin\"\nupstream = \"e\"\n\
+                [upstream.e]\nurl = \"builtin:echo\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:5:8: another listener is named `l`; give each a name of its own
+p.toml:11:8: another route is named `app`; give each a name of its own";
+    assert_eq!(errors, expected);
+}

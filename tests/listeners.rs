@@ -40,6 +40,15 @@ async fn a_relay_takes_a_place_of_its_listener_until_it_ends() {
 }
 
 #[tokio::test]
+async fn sockets_that_share_a_cap_leave_each_other_its_places() {
+    let proxy = Proxy::start(&echo_behind("listen = [\"127.0.0.1:0\", \"[::1]:0\"]\nmax_connections = 1")).await;
+    for address in [1, 0, 1].map(|index: usize| proxy.addresses[index]) {
+        let mut client = Client::new(TcpStream::connect(address).await.unwrap());
+        assert_eq!(client.ask(GET).await.status, 200, "{address}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_tls_client_is_cut_at_its_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let tls = "tls = { certificate = \"c.pem\", key = \"k.pem\", development = true, handshake_timeout = \"200ms\" }";

@@ -45,12 +45,14 @@ pub fn parse(text: &str, path: &Path) -> Result<Model, ConfigErrors> {
             None => problems.in_whole(error.message()),
         }
     }
-    // After a syntax error values are missing that are there for the reader's eye: no more is said of those.
-    let sound = syntax.is_empty();
+    // After a syntax error the parser guesses what was meant: nothing true can be said of what it made of the rest.
+    if !syntax.is_empty() {
+        return Err(ConfigErrors::new(path.to_owned(), problems.into_found()));
+    }
     let span = table.span();
     let file = raw::File::from_toml(&Spanned::new(span, DeValue::Table(table.into_inner())), &mut problems);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let model = file.filter(|_| sound).and_then(|file| validate::validate(file, folder, &mut problems));
+    let model = file.and_then(|file| validate::validate(file, folder, &mut problems));
     let found = problems.into_found();
     match model {
         Some(model) if found.is_empty() => Ok(model),

@@ -15,7 +15,8 @@ raw_table! {
         /// Our name in `Via`, sent upstream. Default `switchgate`. Change it where several gates stand in a row.
         via: String,
         /// Peers (addresses or networks) whose `X-Forwarded-*` and `Forwarded` are believed and added to. Default none:
-        /// what anyone else says is replaced. List the load balancer in front of switchgate here.
+        /// what anyone else says is replaced. List the load balancer in front of switchgate here;
+        /// without it, `same-origin` behind a balancer that ends TLS means `http://…` and refuses `https` pages.
         trusted_proxies: OneOrMany,
         /// Bounds of every downstream connection.
         limits: LimitsTable,
@@ -49,7 +50,7 @@ raw_table! {
         max_early_bytes: Size,
         /// Longest silence inside a request or response body. Default `60s`.
         body_timeout: Span,
-        /// Longest time in which a client takes not one byte of a response. Default `60s`.
+        /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.
         write_timeout: Span,
     }
 }

@@ -23,9 +23,20 @@ pub(super) fn given<T: FromToml>(value: &Spanned<DeValue<'_>>, problems: &mut Pr
     T::from_toml(value, problems).map(|read| Given { value: read, span: value.span() })
 }
 
+const LIST: &str = "a list";
+
 /// Notes that another kind of value was expected.
 pub(super) fn mismatch(value: &Spanned<DeValue<'_>>, expected: &str, problems: &mut Problems<'_>) {
-    problems.at(&value.span(), format!("this is a {}; expected {expected}", value.get_ref().type_str()));
+    let (kind, hint) = match value.get_ref() {
+        DeValue::Integer(_) => ("an integer", ""),
+        DeValue::Array(_) => ("a list", ""),
+        DeValue::Table(_) if expected == LIST => {
+            ("a table", "; write its name in double brackets, as in `[[listener]]`")
+        }
+        other => (other.type_str(), ""),
+    };
+    let article = if kind.contains(' ') { "" } else { "a " };
+    problems.at(&value.span(), format!("this is {article}{kind}; expected {expected}{hint}"));
 }
 
 impl FromToml for String {
@@ -61,7 +72,7 @@ impl FromToml for usize {
 impl<T: FromToml> FromToml for Vec<Given<T>> {
     fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems<'_>) -> Option<Self> {
         let Some(array) = value.get_ref().as_array() else {
-            mismatch(value, "a list", problems);
+            mismatch(value, LIST, problems);
             return None;
         };
         Some(array.iter().filter_map(|member| given(member, problems)).collect())

@@ -1,7 +1,7 @@
 //! From the file as written to the model, gathering every problem before it answers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
     ops::RangeInclusive,
     path::Path,
@@ -133,6 +133,7 @@ fn listeners(
         problems.in_whole("there is no listener; add `[[listener]]` with `listen = \"127.0.0.1:8080\"`");
     }
     let mut taken: HashMap<SocketAddr, ()> = HashMap::new();
+    let mut names = HashSet::new();
     let mut all = Vec::new();
     for Given { value: raw, span: place } in raws {
         let Some(listen) = raw.listen else {
@@ -156,6 +157,7 @@ fn listeners(
             problems.at(&listen.span, "`listen` names no address; write at least one");
         }
         let tls = raw.tls.map(|tls| listener_tls(tls, folder, problems));
+        unique("listener", raw.name.as_ref(), &mut names, problems);
         let first = addresses.first().map_or_else(String::new, ToString::to_string);
         all.push(Listener {
             name: raw.name.map_or(first, |given| given.value),
@@ -165,6 +167,13 @@ fn listeners(
         });
     }
     all
+}
+
+/// Names stand in logs and counters, where two of a kind could not be told apart.
+fn unique(kind: &str, name: Option<&Given<String>>, taken: &mut HashSet<String>, problems: &mut Problems<'_>) {
+    if let Some(given) = name.filter(|given| !taken.insert(given.value.clone())) {
+        problems.at(&given.span, format!("another {kind} is named `{}`; give each a name of its own", given.value));
+    }
 }
 
 fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ListenerTls> {
@@ -194,6 +203,7 @@ fn routes(
         problems.in_whole("there is no route; add `[[route]]` with `upstream = \"NAME\"`");
     }
     let mut taken: HashMap<(HostPattern, String), ()> = HashMap::new();
+    let mut names = HashSet::new();
     let mut all = Vec::new();
     for Given { value: raw, span: place } in raws {
         let hosts = hosts(raw.host, problems);
@@ -225,6 +235,7 @@ fn routes(
             },
         };
         let shown: Vec<String> = hosts.iter().map(shown_host).collect();
+        unique("route", raw.name.as_ref(), &mut names, problems);
         all.push(Arc::new(Route {
             name: raw.name.map_or_else(|| format!("{}{path}", shown.join(",")), |given| given.value),
             hosts,

@@ -30,9 +30,20 @@ pub enum DevelopmentError {
         /// What the system said.
         source: io::Error,
     },
+    /// One of the pair is there and the other is not.
+    #[error(
+        "{} is there and {} is not; put that back, or remove what is left of certificate, key and ca.pem to have them made anew",
+        there.display(), missing.display()
+    )]
+    HalfPair {
+        /// Somebody's file, which is not overwritten.
+        there: PathBuf,
+        /// Its counterpart.
+        missing: PathBuf,
+    },
 }
 
-/// Makes `certificate` and `key` when either is missing, with their CA in `ca.pem` beside them.
+/// Makes `certificate` and `key` when neither is there, with their CA in `ca.pem` beside them.
 ///
 /// Returns the CA's path when something was made. The CA's own key is never written: nothing else can be
 /// signed by a root that a developer was asked to trust.
@@ -44,6 +55,11 @@ pub fn ensure(certificate: &Path, key: &Path) -> Result<Option<PathBuf>, Develop
         return Ok(None);
     }
     let ca_path = certificate.with_file_name("ca.pem");
+    // Any of the three that is there is somebody's, and not ours to overwrite.
+    if let Some(there) = [certificate, key, &ca_path].into_iter().find(|path| path.exists()) {
+        let missing = if certificate.exists() { key } else { certificate };
+        return Err(DevelopmentError::HalfPair { there: there.to_owned(), missing: missing.to_owned() });
+    }
 
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "switchgate development CA");
@@ -96,5 +112,8 @@ mod tests {
         let before = std::fs::read(&key).unwrap();
         assert!(ensure(&certificate, &key).unwrap().is_none());
         assert_eq!(std::fs::read(&key).unwrap(), before);
+        std::fs::remove_file(&certificate).unwrap();
+        assert!(matches!(ensure(&certificate, &key), Err(DevelopmentError::HalfPair { .. })));
+        assert_eq!(std::fs::read(&key).unwrap(), before, "a key that is there is never overwritten");
     }
 }

@@ -68,17 +68,18 @@ impl Acceptor {
         Self { listener, permits, name }
     }
 
-    /// Waits for a place, then for a connection. Cancel-safe.
+    /// Waits for a connection, then for a place for it.
     ///
-    /// At the cap, new connections wait in the kernel's backlog. An accept that fails for want of descriptors
+    /// A place is taken by a connection, never by a socket that waits for one: sockets that share a cap would keep
+    /// places from each other. At the cap one connection waits here and the others in the kernel's backlog. An accept that fails for want of descriptors
     /// or memory is tried again after a pause that doubles up to a second; one that failed because the
     /// peer was gone is tried again at once.
     pub async fn accept(&self) -> Accepted {
-        let permit = self.place().await;
         let mut pause = BACK_OFF.0;
         loop {
             match self.listener.accept().await {
                 Ok((stream, remote)) => {
+                    let permit = self.place().await;
                     prepare(&stream);
                     return Accepted { stream, remote, permit };
                 }

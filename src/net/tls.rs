@@ -39,6 +39,12 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
+    /// The key has a passphrase.
+    #[error("private key {} is encrypted; store it decrypted, readable for this user alone (openssl pkey -in … -out …)", path.display())]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The key is another certificate's.
     #[error("key {} does not belong to certificate {}; name the pair that was issued together, leaf first in the chain", key.display(), certificate.display())]
     Mismatch {
@@ -103,6 +109,9 @@ fn unusable(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
 pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate, "certificate")?;
     let pem = read(key, "private key")?;
+    if String::from_utf8_lossy(&pem).contains("ENCRYPTED") {
+        return Err(TlsError::EncryptedKey { path: key.to_owned() });
+    }
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NotPem {
         what: "private key",
         label: "PRIVATE KEY",
@@ -144,6 +153,17 @@ pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What a failed TLS handshake says to an operator.
+pub fn explained(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            format!("{error}: the client does not speak TLS (plain HTTP to a TLS port?)")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The TLS handshake of an accepted connection, within `limit`.

@@ -81,6 +81,8 @@ pub(super) async fn exchange(options: &ProbeOptions) -> Exchange {
 }
 
 async fn attempt(options: &ProbeOptions, steps: &mut Vec<Step>) -> Result<Answer, Failure> {
+    // Drawn first: the generator takes its time to start, and that is nobody's answer time.
+    let (key, mask) = randomness()?;
     let deadline = Instant::now() + options.timeout;
     let addresses = resolve(options, deadline, steps).await?;
     let stream = connect(&addresses, deadline, steps).await?;
@@ -91,7 +93,6 @@ async fn attempt(options: &ProbeOptions, steps: &mut Vec<Step>) -> Result<Answer
     };
 
     let started = Instant::now();
-    let (key, mask) = randomness()?;
     let mut bytes = Vec::new();
     let exchange = async {
         io.write_all(request(options, &key).as_bytes()).await?;

@@ -82,6 +82,22 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Browsers write an address in one way only (WHATWG URL §3.5): any other spelling matches nothing.
+fn canonical_address(host: &str) -> Option<String> {
+    if let Some(literal) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: std::net::Ipv6Addr = literal.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    host.parse::<std::net::Ipv4Addr>().ok().map(|address| address.to_string())
+}
+
+/// Whether a browser would take the host for an IPv4 address: its last label is a number.
+fn is_numeric(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    hexadecimal || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), OriginError> {
     // The colons of an IPv6 literal are inside its brackets.
     let after_host = authority.rfind(']').map_or(0, |at| at + 1);
@@ -139,6 +155,9 @@ pub enum AllowEntryError {
     /// The default port is never sent.
     #[error("no client sends the default port of its scheme; leave it out")]
     DefaultPort,
+    /// `https://127.1`, `https://[0:0:0:0:0:0:0:1]`.
+    #[error("browsers write an address in its shortest form, such as `127.0.0.1` or `[::1]`; write it so")]
+    Address,
 }
 
 impl AllowEntry {
@@ -163,6 +182,12 @@ impl AllowEntry {
         let origin = Origin::parse(&bare).map_err(AllowEntryError::Origin)?;
         if origin.port.is_none() && bare.rsplit(':').next().is_some_and(|tail| tail.parse::<u16>().is_ok()) {
             return Err(AllowEntryError::DefaultPort);
+        }
+        let address = canonical_address(&origin.host);
+        if address.as_ref().is_some_and(|address| *address != origin.host)
+            || (address.is_none() && is_numeric(&origin.host))
+        {
+            return Err(AllowEntryError::Address);
         }
         if wild && (origin.host.starts_with('[') || origin.host.parse::<std::net::Ipv4Addr>().is_ok()) {
             return Err(AllowEntryError::Wildcard);
@@ -367,6 +392,12 @@ mod tests {
     #[test]
     fn entries_that_can_never_match_are_errors() {
         for entry in [
+            "https://127.1",
+            "https://010.0.0.1",
+            "https://256.1.1.1",
+            "https://0x7f.1",
+            "https://*.1",
+            "https://[0:0:0:0:0:0:0:1]",
             "https://a.example/",
             "https://a.example/x",
             "https://a.example:443",

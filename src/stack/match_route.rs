@@ -25,7 +25,7 @@ impl Check for MatchRoute {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
         let target: Target = facts::expect(request.extensions())?;
         let route = find(&self.0, &target)?;
-        Span::current().record("route", route.name.as_str());
+        Span::current().record("route", route.name.as_str()).record("upstream", route.upstream.name.as_str());
         request.extensions_mut().insert(MatchedRoute(Arc::clone(route)));
         Ok(())
     }
@@ -35,8 +35,12 @@ fn find<'a>(routes: &'a Routes, target: &Target) -> Result<&'a Arc<Route>, Proxy
     let host = target.route_host();
     let route = routes.find(host, target.path.matched());
     for reading in target.path.readings() {
-        let other = routes.find(host, reading);
-        if other.map(|route| &route.name) != route.map(|route| &route.name) {
+        let same = match (routes.find(host, reading), route) {
+            (Some(other), Some(route)) => Arc::ptr_eq(other, route),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
             return Err(ProxyError::AmbiguousPath);
         }
     }
