@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,9 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+/// Keeps the embedded echo's messages out of the log.
+const PAYLOADS_OUT: &str = "tungstenite=debug";
 
 /// Sends events to standard error; `RUST_LOG` chooses which (default `info`).
 ///
@@ -25,6 +28,12 @@ pub fn install(format: LogFormat) -> Result<(), String> {
         })?,
         _ => EnvFilter::new("info"),
     };
+    // At `trace` the embedded echo's library writes whole messages: payloads stay out unless it is named.
+    let everything = filter.max_level_hint() == Some(LevelFilter::TRACE) && !filter.to_string().contains("tungstenite");
+    let filter = match PAYLOADS_OUT.parse() {
+        Ok(directive) if everything => filter.add_directive(directive),
+        _ => filter,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     let installed = match format {
         LogFormat::Pretty => {
@@ -32,7 +41,7 @@ pub fn install(format: LogFormat) -> Result<(), String> {
             registry.with(layer).try_init()
         }
         LogFormat::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
+            let layer = fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(io::stderr);
             registry.with(layer).try_init()
         }
     };

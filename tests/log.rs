@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{KEY, handshake, process::Process};
+use crate::support::{KEY, Upstream, handshake, process::Process};
 
 const FRONT: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[upstream.u]\nurl = \"builtin:echo\"\n[[route]]\nname = \"chat\"\nupstream = \"u\"\n";
 
@@ -59,15 +59,33 @@ async fn a_plain_request_and_a_refusal_have_one_event_each() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_its_answer_leaves_an_event() {
+    let mut upstream = Upstream::start().await;
+    let mut process = Process::start(&FRONT.replace("builtin:echo", &upstream.url)).await;
+    for request in [handshake(""), "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n".to_owned()] {
+        let mut client = process.connect().await;
+        client.send(&request).await;
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        drop(client);
+        let event = process.event("request; gone before its answer").await;
+        assert_eq!(event["span"]["route"], "chat", "{event}");
+        process.seen.clear();
+    }
+}
+
+#[tokio::test]
 async fn secrets_stay_out_of_the_log_at_its_loudest() {
     let mut process = Process::start_with(FRONT, "trace", "exec \"$0\" --log-format json").await;
     let mut client = process.connect().await;
     assert_eq!(client.ask(secret_handshake()).await.status, 101);
+    // A whole text message of the word that must not be seen, masked with zeros.
+    client.send([&[0x81, 0x86, 0, 0, 0, 0], &b"s3cr3t"[..]].concat()).await;
     client.send(CLOSE).await;
     client.rest().await;
     drop(client);
     let mut client = process.connect().await;
-    let refused = secret_handshake().replace("http://gate.test", "https://evil.test");
+    let refused = secret_handshake().replace("http://gate.test", "https://evil.test/?s3cr3t");
     assert_eq!(client.ask(refused).await.status, 403);
     let plain = "GET /?token=s3cr3t HTTP/1.1\r\nHost: gate.test\r\nCookie: sid=s3cr3t\r\nAuthorization: s3cr3t\r\n\r\n";
     assert_eq!(client.ask(plain).await.status, 200);

@@ -40,7 +40,9 @@ impl Check for CheckOrigin {
             }
             Err(refusal) => {
                 // The refusal's one event is written further out and shows this.
-                tracing::Span::current().record("origin", tracing::field::display(shown::origin(request.headers())));
+                tracing::Span::current()
+                    .record("origin", tracing::field::display(shown::origin(request.headers())))
+                    .record("own_origin", tracing::field::display(&own));
                 Err(refusal.into())
             }
             Ok(()) => Ok(()),

@@ -27,7 +27,7 @@ use tracing::{Instrument, Span, field};
 use super::{Request, Response, facts::RequestId, respond::Refused, shown};
 use crate::{
     config::model::LogOptions,
-    downstream::Connection,
+    downstream::{Connection, Malformed},
     protocol::body::{Body, BodyError},
 };
 
@@ -71,9 +71,12 @@ where
         let span = self.config.span(&request, id);
         let answered = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
         Box::pin(async move {
+            let mut pending = Pending { span, begun, answered: false };
             let mut response = answered.await?;
+            pending.answered = true;
+            let span = pending.span.clone();
             if let Some(refused) = response.extensions_mut().remove::<Refused>() {
-                span.in_scope(|| log_refusal(&refused, response.status()));
+                span.in_scope(|| log_refusal(&refused, response.status(), begun));
                 return Ok(response);
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -92,17 +95,25 @@ impl ObserveLayer {
             "request",
             %id,
             client = field::Empty,
-            method = %request.method(),
+            method = field::Empty,
             host = field::Empty,
-            path = %shown::path(request.uri(), self.options),
+            path = field::Empty,
             route = field::Empty,
+            upstream = field::Empty,
             origin = field::Empty,
+            own_origin = field::Empty,
             cookie = field::Empty,
             authorization = field::Empty,
         );
         if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
             span.record("client", field::display(connection.remote));
         }
+        if request.extensions().get::<Malformed>().is_some() {
+            // What is here stands in for a head that could not be read: none of it is the client's.
+            return span;
+        }
+        span.record("method", field::display(request.method()));
+        span.record("path", field::display(shown::path(request.uri(), self.options)));
         if let Some(host) = shown::field(headers, &http::header::HOST) {
             span.record("host", field::display(host));
         }
@@ -116,13 +127,34 @@ impl ObserveLayer {
     }
 }
 
-fn log_refusal(refused: &Refused, status: StatusCode) {
+/// Writes the event of a request that is given up before there is an answer: the client left, or a stop cut it.
+struct Pending {
+    span: Span,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.answered {
+            let duration_ms = millis_since(self.begun);
+            self.span.in_scope(|| tracing::info!(duration_ms, "request; gone before its answer"));
+        }
+    }
+}
+
+fn millis_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn log_refusal(refused: &Refused, status: StatusCode, begun: Instant) {
+    let duration_ms = millis_since(begun);
     let Refused { rule, side, why } = refused;
     let status = status.as_u16();
     match *side {
-        "downstream" => tracing::info!(status, rule, side, %why, "refused"),
-        "upstream" => tracing::warn!(status, rule, side, %why, "upstream failed"),
-        _ => tracing::error!(status, rule, side, %why, "failed"),
+        "downstream" => tracing::info!(status, duration_ms, rule, side, %why, "refused"),
+        "upstream" => tracing::warn!(status, duration_ms, rule, side, %why, "upstream failed"),
+        _ => tracing::error!(status, duration_ms, rule, side, %why, "failed"),
     }
 }
 
@@ -165,7 +197,7 @@ impl http_body::Body for Logged {
 impl Drop for Logged {
     fn drop(&mut self) {
         let (status, bytes) = (self.status.as_u16(), self.bytes);
-        let duration_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = millis_since(self.begun);
         self.span.in_scope(|| match &self.fault {
             None => tracing::info!(status, bytes, duration_ms, "request"),
             Some(fault) => tracing::warn!(status, bytes, duration_ms, fault, "request; its response body broke off"),

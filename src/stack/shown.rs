@@ -19,9 +19,13 @@ fn escaped(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The first `Origin` line, or `absent`.
+/// The first `Origin` line, or `absent`. What is no origin may hold a query, and a query may carry tokens.
 pub(super) fn origin(headers: &HeaderMap) -> String {
-    field(headers, &ORIGIN).unwrap_or_else(|| "absent".to_owned())
+    let Some(text) = field(headers, &ORIGIN) else { return "absent".to_owned() };
+    match text.split_once(['?', '#']) {
+        Some((before, _)) => format!("{before}…"),
+        None => text,
+    }
 }
 
 /// The first line of a field.
@@ -53,6 +57,14 @@ mod tests {
         let quiet = LogOptions { query: false, cookies: false, authorization: false };
         assert_eq!(path(&uri, quiet), "/chat?…");
         assert_eq!(path(&uri, LogOptions { query: true, ..quiet }), "/chat?token=secret");
+    }
+
+    #[test]
+    fn an_origin_is_shown_without_what_follows_a_question_mark() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(origin(&headers), "absent");
+        headers.insert(ORIGIN, http::HeaderValue::from_static("https://a.example/x?token=secret"));
+        assert_eq!(origin(&headers), "https://a.example/x…");
     }
 
     #[test]
