@@ -1,6 +1,8 @@
-//! The opening handshake of RFC 6455 §4, both sides of it.
+//! RFC 6455: the opening handshake of §4, both sides of it, and the frames of §5.
 
 pub mod capitals;
+pub mod close;
+pub mod frame;
 pub mod key;
 mod request;
 mod response;
