@@ -16,6 +16,7 @@ pub struct Tracker {
     background: TaskTracker,
     draining: CancellationToken,
     cut: CancellationToken,
+    finished: CancellationToken,
 }
 
 /// What was still alive at a moment of the drain.
@@ -69,32 +70,44 @@ impl Tracker {
         Live { connections: self.connections.len(), relays: self.relays.len() }
     }
 
-    /// Begins the drain, waits up to `grace` for connections and relays, then cuts the rest.
-    ///
-    /// Returns what was cut. A cut task is dropped at its next await; two seconds bound the wait for that.
-    pub async fn drain(&self, grace: Duration) -> Live {
+    /// Begins the drain: no new work, and running work is to end in its own time.
+    pub fn start_draining(&self) {
         self.draining.cancel();
         self.connections.close();
         self.relays.close();
-        let all_ended = async {
-            // A connection that ends may still have started a relay: relays are waited for last.
-            self.connections.wait().await;
-            self.relays.wait().await;
-        };
-        let cut = match timeout(grace, all_ended).await {
-            Ok(()) => Live::default(),
-            Err(_) => self.live(),
-        };
+    }
+
+    /// Resolves when a drain has begun and the last connection and the last relay have ended.
+    pub async fn all_ended(&self) {
+        // A connection that ends may still have started a relay: relays are waited for last.
+        self.connections.wait().await;
+        self.relays.wait().await;
+    }
+
+    /// Cuts what is left, and lets the threads go.
+    ///
+    /// A cut task is dropped at its next await; two seconds bound the wait for that.
+    pub async fn finish(&self) {
         self.cut.cancel();
         self.background.close();
         let settled = async {
-            self.connections.wait().await;
-            self.relays.wait().await;
+            self.all_ended().await;
             self.background.wait().await;
         };
         // Nothing is lost when this runs out: the process is about to end.
         let _settled_in_time = timeout(CUT_LIMIT, settled).await.is_ok();
-        cut
+        self.finished.cancel();
+    }
+
+    /// Cuts everything and lets the threads go, without waiting.
+    pub fn abandon(&self) {
+        self.cut.cancel();
+        self.finished.cancel();
+    }
+
+    /// Resolves when all is over and the threads may end.
+    pub async fn finished(&self) {
+        self.finished.cancelled().await;
     }
 }
 
@@ -106,23 +119,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn drain_waits_for_a_busy_relay_then_ends_it() {
+    async fn a_drain_waits_for_connections_and_then_for_relays() {
         let tracker = Tracker::default();
-        let own = tracker.clone();
-        tracker.relay(async move { own.cut().await });
+        let (own, relayed) = (tracker.clone(), tracker.clone());
+        tracker.connection(async move {
+            own.draining().await;
+            relayed.relay(tokio::time::sleep(Duration::from_secs(5)));
+        });
         let before = tokio::time::Instant::now();
-        let cut = tracker.drain(Duration::from_secs(30)).await;
-        assert_eq!(cut, Live { connections: 0, relays: 1 });
-        assert_eq!(before.elapsed(), Duration::from_secs(30));
+        tracker.start_draining();
+        tracker.all_ended().await;
+        assert_eq!(before.elapsed(), Duration::from_secs(5));
+        assert_eq!(tracker.live(), Live::default());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn drain_ends_early_when_the_work_does() {
+    async fn a_task_that_ignores_the_cut_is_not_waited_for_for_ever() {
         let tracker = Tracker::default();
-        let own = tracker.clone();
-        tracker.connection(async move { own.draining().await });
+        tracker.relay(std::future::pending());
         let before = tokio::time::Instant::now();
-        assert_eq!(tracker.drain(Duration::from_secs(30)).await, Live::default());
-        assert!(before.elapsed() < Duration::from_secs(1));
+        tracker.start_draining();
+        tracker.finish().await;
+        assert_eq!(before.elapsed(), CUT_LIMIT);
     }
 }

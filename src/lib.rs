@@ -9,6 +9,7 @@ pub mod drain;
 pub mod net;
 pub mod probe;
 pub mod protocol;
+pub mod registry;
 pub mod relay;
 pub mod server;
 pub mod stack;

@@ -14,6 +14,7 @@ use switchgate::{
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 
 const FAILED: u8 = 1;
@@ -69,8 +70,9 @@ fn load(path: &Path) -> Result<Model, ExitCode> {
     })
 }
 
+/// Signals, the drain and the probe need no more than this one; traffic has threads of its own.
 fn runtime() -> Result<Runtime, ExitCode> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|error| fail(FAILED, &format!("cannot start the runtime: {error}")))
 }
 
@@ -110,19 +112,24 @@ async fn serve(model: Model) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let text = |error: ServerError| error.to_string();
-    let bound = server::bind(&model).await.map_err(text)?;
-    let shutdown = async {
+    let bound = server::bind(&model).map_err(text)?;
+    // Room for the second signal; a third says nothing new.
+    let (stop, stops) = mpsc::channel(2);
+    let signals = async {
         loop {
             tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
+                Some(()) = terminate.recv() => drop(stop.try_send(())),
+                Some(()) = interrupt.recv() => drop(stop.try_send(())),
                 // Unhandled it would end the process and every WebSocket with it.
                 Some(()) = hangup.recv() => {
                     tracing::warn!("SIGHUP ignored: config and certificates are read at start only; restart to read them");
                 }
+                else => std::future::pending().await,
             }
         }
     };
-    server::run(model, bound, shutdown).await.map_err(text)?;
-    Ok(())
+    tokio::select! {
+        ended = server::run(model, bound, stops) => ended.map(|_| ()).map_err(text),
+        () = signals => Ok(()),
+    }
 }

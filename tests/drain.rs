@@ -9,7 +9,7 @@ use crate::support::{Upstream, accepted, handshake, process::Process, within};
 async fn sigterm_lets_requests_finish_ends_relays_after_the_grace_and_exits_0() {
     let mut upstream = Upstream::start().await;
     let mut process = Process::start(&format!(
-        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"{}\"\n\
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\nframes = \"off\"\n[upstream.u]\nurl = \"{}\"\n\
          [drain]\ngrace = \"1s\"\n",
         upstream.url
     ))
@@ -43,5 +43,5 @@ async fn sigterm_lets_requests_finish_ends_relays_after_the_grace_and_exits_0() 
     let stopped = process.seen.iter().find(|event| event["message"] == "stopped").unwrap();
     assert_eq!((&stopped["websockets_cut"], &stopped["connections_cut"]), (&Value::from(1), &Value::from(0)));
     let ended = process.seen.iter().find(|event| event["message"] == "websocket ended").unwrap();
-    assert_eq!((&ended["reason"], &ended["closed_by"]), (&Value::from("drain"), &Value::from("switchgate")));
+    assert_eq!((&ended["reason"], &ended["closed_by"]), (&Value::from("cut"), &Value::from("switchgate")));
 }

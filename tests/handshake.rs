@@ -197,7 +197,7 @@ async fn a_silent_upstream_is_a_504_and_an_absent_one_a_502() {
 #[tokio::test]
 async fn bytes_sent_early_wait_for_the_verified_101_and_go_first() {
     let mut upstream = Upstream::start().await;
-    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let proxy = Proxy::before(&upstream.url, "frames = \"off\"", "").await;
     let mut client = proxy.connect().await;
     client.send(handshake("") + "early").await;
     let mut peer = upstream.accept().await;

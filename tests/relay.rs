@@ -9,6 +9,11 @@ use tokio::{
 
 use crate::support::{Client, Proxy, Upstream, accepted, handshake, within};
 
+/// Two sides whose bytes are just bytes.
+async fn bytes(route: &str, rest: &str) -> (Proxy, Client<TcpStream>, Client<TcpStream>) {
+    switched(&format!("frames = \"off\"\n{route}"), rest).await
+}
+
 async fn switched(route: &str, rest: &str) -> (Proxy, Client<TcpStream>, Client<TcpStream>) {
     let mut upstream = Upstream::start().await;
     let proxy = Proxy::before(&upstream.url, route, rest).await;
@@ -23,7 +28,7 @@ async fn switched(route: &str, rest: &str) -> (Proxy, Client<TcpStream>, Client<
 
 #[tokio::test]
 async fn a_flood_both_ways_comes_out_exact() {
-    let (_proxy, client, peer) = switched("", "").await;
+    let (_proxy, client, peer) = bytes("", "").await;
     let bytes = |seed: u32| (0..4_000_000u32).map(|i| i.wrapping_mul(seed).to_le_bytes()[1]).collect::<Vec<u8>>();
     let exchange = |stream: TcpStream, sent: Vec<u8>, awaited: Vec<u8>| async move {
         let (mut reader, mut writer) = stream.into_split();
@@ -43,7 +48,7 @@ async fn a_flood_both_ways_comes_out_exact() {
 
 #[tokio::test]
 async fn half_a_close_is_carried_across_either_way() {
-    let (_proxy, mut client, mut peer) = switched("", "").await;
+    let (_proxy, mut client, mut peer) = bytes("", "").await;
     client.stream.shutdown().await.unwrap();
     assert!(peer.rest().await.is_empty());
     peer.send("still here").await;
@@ -54,12 +59,12 @@ async fn half_a_close_is_carried_across_either_way() {
 
 #[tokio::test]
 async fn a_reset_of_one_side_ends_the_other_at_once() {
-    let (_proxy, client, mut peer) = switched("idle_timeout = \"off\"", "").await;
+    let (_proxy, client, mut peer) = bytes("idle_timeout = \"off\"", "").await;
     socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     within("end of the upstream side", peer.rest()).await;
 
-    let (_proxy, mut client, peer) = switched("idle_timeout = \"off\"", "").await;
+    let (_proxy, mut client, peer) = bytes("idle_timeout = \"off\"", "").await;
     socket2::SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(peer);
     within("end of the client side", client.rest()).await;
@@ -67,10 +72,12 @@ async fn a_reset_of_one_side_ends_the_other_at_once() {
 
 #[tokio::test]
 async fn a_reset_is_noticed_while_the_other_side_takes_nothing() {
-    let (_proxy, mut client, mut peer) = switched("idle_timeout = \"off\"", "").await;
+    let (_proxy, mut client, mut peer) = bytes("idle_timeout = \"off\"", "").await;
     // Fill the way to the upstream, which reads nothing, until the client cannot write any more.
     let chunk = vec![7; 1 << 20];
-    while tokio::time::timeout(Duration::from_millis(500), client.stream.write_all(&chunk)).await.is_ok() {}
+    while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.stream.write(&chunk)).await {
+        written.unwrap();
+    }
     socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     // Only then is it read: the relay must have ended by itself.
@@ -79,13 +86,13 @@ async fn a_reset_is_noticed_while_the_other_side_takes_nothing() {
 
 #[tokio::test]
 async fn silence_ends_it_after_the_idle_timeout() {
-    let (_proxy, mut client, mut peer) = switched("idle_timeout = \"200ms\"", "").await;
+    let (_proxy, mut client, mut peer) = bytes("idle_timeout = \"200ms\"", "").await;
     assert!(client.rest().await.is_empty() && peer.rest().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_stop_gives_relays_their_grace_and_then_cuts_them() {
-    let (proxy, mut client, mut peer) = switched("", "[drain]\ngrace = \"300ms\"").await;
+    let (proxy, mut client, mut peer) = bytes("", "[drain]\ngrace = \"300ms\"").await;
     let address = proxy.addresses[0];
     let stopped = proxy.stop();
     client.send("busy").await;

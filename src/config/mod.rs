@@ -4,7 +4,9 @@ mod error;
 pub mod model;
 mod raw;
 mod reader;
+pub mod relay_policy;
 mod validate;
+mod validate_relay;
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! The config as understood: immutable values that were checked.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
+use super::relay_policy::Policy;
 use crate::protocol::{forwarded::Cidr, origin::OriginPolicy, websocket::Waivers};
 
 /// All of it.
@@ -19,8 +20,10 @@ pub struct Model {
     pub via: String,
     /// Peers that may say who called them.
     pub trusted_proxies: Vec<Cidr>,
-    /// How long a stop waits for requests and relays.
-    pub drain_grace: Duration,
+    /// How a stop goes.
+    pub drain: Drain,
+    /// Threads that carry the traffic; `None` is one per core.
+    pub workers: Option<NonZeroUsize>,
     /// What may stand in the log.
     pub log: LogOptions,
 }
@@ -68,6 +71,17 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Longest time in which a client takes no byte.
     pub write_timeout: Duration,
+}
+
+/// How a stop goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// How long it waits for requests and relays.
+    pub grace: Duration,
+    /// The time over which relays are told to close.
+    pub spread: Duration,
+    /// The close code they are told.
+    pub code: u16,
 }
 
 /// What may stand in the log beyond what always does.
@@ -138,8 +152,8 @@ pub struct Route {
     pub waivers: Waivers,
     /// Who may connect.
     pub origin: OriginPolicy,
-    /// Longest silence of a relay, in both directions together.
-    pub idle_timeout: Option<Duration>,
+    /// What it asks of its relays.
+    pub relay: Arc<Policy>,
 }
 
 impl Route {
@@ -273,7 +287,7 @@ mod tests {
                 other_upgrades: OtherUpgrades::Drop,
                 waivers: Waivers::default(),
                 origin: OriginPolicy::default(),
-                idle_timeout: None,
+                relay: Arc::default(),
             })
         };
         Routes::new(rules.iter().map(route).collect())

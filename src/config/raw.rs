@@ -6,7 +6,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     error::{Problems, nearest},
-    reader::{FromToml, Given, OneOrMany, Size, Span, given, mismatch, raw_choice, raw_table},
+    reader::{FromToml, Given, OneOrMany, Size, Span, Workers, given, mismatch, raw_choice, raw_table},
 };
 
 raw_table! {
@@ -14,6 +14,8 @@ raw_table! {
     File {
         /// Our name in `Via`, sent upstream. Default `switchgate`. Change it where several gates stand in a row.
         via: String,
+        /// Threads that carry the traffic: a number, or `auto` for one per core. Default `auto`.
+        workers: Workers,
         /// Peers (addresses or networks) whose `X-Forwarded-*` and `Forwarded` are believed and added to. Default none:
         /// what anyone else says is replaced. List the load balancer in front of switchgate here;
         /// without it, `same-origin` behind a balancer that ends TLS means `http://…` and refuses `https` pages.
@@ -73,6 +75,11 @@ raw_table! {
         /// How long requests and WebSockets may go on after SIGTERM. Default `30s`. Keep it below the patience of what
         /// sends the signal.
         grace: Span,
+        /// WebSockets are told to close one after the other over this time, so that their clients do not all come back
+        /// at once. Default `10s`, or half of a shorter `grace`.
+        spread: Span,
+        /// The Close code they are told: 1001 (going away) or 1012 (service restart). Default 1001.
+        code: usize,
     }
 }
 
@@ -125,8 +132,53 @@ raw_table! {
         waive: OneOrMany,
         /// Longest silence of a WebSocket, in both directions together. Default `10m`; `off` is never.
         idle_timeout: Span,
+        /// How long one direction of a WebSocket may go on after the other has ended. Default `30s`; `off` is for ever.
+        half_close_timeout: Span,
+        /// How long a Close frame may wait for its answer, and both sides for the end. Default `5s`.
+        close_timeout: Span,
+        /// Longest life of a WebSocket. Default `off`. Ends with Close 1001.
+        max_lifetime: Span,
+        /// How much of `max_lifetime` chance may take away, so that not all end at once. Default none.
+        max_lifetime_jitter: Span,
+        /// How closely frames are looked at (RFC 6455 §5). Default `enforce`.
+        frames: FramesWord,
+        /// Largest payload of one frame, both ways. Default no limit. Ends with Close 1009.
+        max_frame_size: Size,
+        /// Largest message on the wire, both ways: compressed ones count as compressed. Default no limit. Ends with
+        /// Close 1009.
+        max_message_size: Size,
+        /// How much each client may send. Default no limit.
+        rate: RateTable,
+        /// Heartbeats of our own. Default none.
+        ping: PingTable,
+        /// The Close code a client is told when its upstream is lost: 1011 or 1012. Default 1012.
+        upstream_lost_code: usize,
         /// Who may connect.
         origin: OriginTable,
+    }
+}
+
+raw_table! {
+    /// How much each client may send; a second's worth may come at once.
+    RateTable {
+        /// Bytes a second, such as `"64KiB"`.
+        bytes: Size,
+        /// Messages a second.
+        messages: usize,
+        /// What happens beyond it. Default `hold`.
+        excess: ExcessWord,
+    }
+}
+
+raw_table! {
+    /// Heartbeats: a Ping of ours to a side that has been silent. Its Pong is taken out again.
+    PingTable {
+        /// Silence of a side after which it is asked. Default `30s`.
+        every: Span,
+        /// How long it may stay silent after that; then it is dead, and the other side is told Close 1001. Default `10s`.
+        timeout: Span,
+        /// Who is asked. Default `client`.
+        to: PingToWord,
     }
 }
 
@@ -186,6 +238,40 @@ raw_choice! {
         Strict = "strict",
         /// Without those in `waive`.
         Lenient = "lenient",
+    }
+}
+
+raw_choice! {
+    /// How closely frames are looked at.
+    FramesWord {
+        /// A broken rule ends the connection with Close 1002 before its first byte has passed.
+        Enforce = "enforce",
+        /// A broken rule is logged, and from there on bytes pass as bytes.
+        Observe = "observe",
+        /// Bytes pass as bytes: no limits, no Ping, no Close of ours.
+        Off = "off",
+    }
+}
+
+raw_choice! {
+    /// What happens to a client beyond its rate.
+    ExcessWord {
+        /// Nothing more is read from it until it is within its rate again.
+        Hold = "hold",
+        /// Close 1008.
+        Close = "close",
+    }
+}
+
+raw_choice! {
+    /// Who is asked with a Ping.
+    PingToWord {
+        /// The client.
+        Client = "client",
+        /// The upstream.
+        Upstream = "upstream",
+        /// Both.
+        Both = "both",
     }
 }
 

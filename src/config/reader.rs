@@ -1,6 +1,6 @@
 //! Reads TOML values without stopping at the first mistake, which serde would.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, num::NonZeroUsize, ops::Range, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::{Spanned, de::DeValue};
@@ -178,6 +178,28 @@ impl FromToml for Size {
     }
 }
 
+/// A number of threads, or `"auto"`, which is `None`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Workers(pub(super) Option<NonZeroUsize>);
+
+/// Far more than any machine has cores; a larger number is a typing mistake.
+const MAX_WORKERS: usize = 1024;
+
+impl FromToml for Workers {
+    fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems<'_>) -> Option<Self> {
+        const EXPECTED: &str = "\"auto\" or a whole number from 1 to 1024";
+        if value.get_ref().as_str() == Some("auto") {
+            return Some(Self(None));
+        }
+        let number = value.get_ref().as_integer().and_then(|n| usize::from_str_radix(n.as_str(), n.radix()).ok());
+        let number = number.filter(|number| *number <= MAX_WORKERS).and_then(NonZeroUsize::new);
+        if number.is_none() {
+            mismatch(value, EXPECTED, problems);
+        }
+        number.map(|number| Self(Some(number)))
+    }
+}
+
 fn split_unit(text: &str) -> (Option<u64>, &str) {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(at).unwrap_or((text, ""));
@@ -217,6 +239,7 @@ macro_rules! text_schema {
 }
 
 text_schema!(OneOrMany, { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] });
+text_schema!(Workers, { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] });
 text_schema!(Span, { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d)|off)$" });
 text_schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 

@@ -17,6 +17,7 @@ use super::{
     },
     raw,
     reader::{Given, OneOrMany, Size, Span},
+    validate_relay,
 };
 use crate::protocol::{
     forwarded::Cidr,
@@ -48,7 +49,6 @@ pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'
     };
     let log = file.log.map(|given| given.value).unwrap_or_default();
     let flag = |given: Option<Given<bool>>| given.is_some_and(|given| given.value);
-    let drain = file.drain.map(|given| given.value).unwrap_or_default();
     Some(Model {
         listeners,
         routes: Routes::new(routes),
@@ -56,12 +56,13 @@ pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'
         limits: limits(file.limits.map(|given| given.value).unwrap_or_default(), problems),
         via,
         trusted_proxies: networks(file.trusted_proxies, problems),
-        drain_grace: span(drain.grace, "30s of grace", Duration::from_secs(30), problems),
+        drain: validate_relay::drain(file.drain.map(|given| given.value).unwrap_or_default(), problems),
+        workers: file.workers.and_then(|given| given.value.0),
         log: LogOptions { query: flag(log.query), cookies: flag(log.cookies), authorization: flag(log.authorization) },
     })
 }
 
-fn span(given: Option<Given<Span>>, what: &str, default: Duration, problems: &mut Problems<'_>) -> Duration {
+pub(super) fn span(given: Option<Given<Span>>, what: &str, default: Duration, problems: &mut Problems<'_>) -> Duration {
     match given {
         None => default,
         Some(Given { value: Span(Some(span)), .. }) => span,
@@ -205,7 +206,8 @@ fn routes(
     let mut taken: HashMap<(HostPattern, String), ()> = HashMap::new();
     let mut names = HashSet::new();
     let mut all = Vec::new();
-    for Given { value: raw, span: place } in raws {
+    for Given { value: mut raw, span: place } in raws {
+        let relay = Arc::new(validate_relay::policy(&mut raw, problems));
         let hosts = hosts(raw.host, problems);
         let path = path(raw.path, problems);
         for host in &hosts {
@@ -215,10 +217,6 @@ fn routes(
         }
         let waivers = waivers(raw.handshake, raw.waive, problems);
         let origin = origin(raw.origin.map(|given| given.value).unwrap_or_default(), problems);
-        let idle_timeout = match raw.idle_timeout {
-            Some(Given { value: Span(limit), .. }) => limit,
-            None => Some(Duration::from_secs(600)),
-        };
         let upstream = match raw.upstream {
             None => {
                 problems.at(&place, "this route has no `upstream`; name one of the `[upstream.NAME]` tables");
@@ -248,7 +246,7 @@ fn routes(
             },
             waivers,
             origin,
-            idle_timeout,
+            relay,
         }));
     }
     all

@@ -80,6 +80,7 @@ where
 {
     let state = State::default();
     let io = StrictIo::new(io, state.clone(), Arc::clone(&limits));
+    let reader = state.clone();
     let connection = Arc::new(connection);
     let requests = service_fn(|request: Request<hyper::body::Incoming>| {
         let (state, service, connection) = (state.clone(), service.clone(), Arc::clone(&connection));
@@ -114,7 +115,7 @@ where
             // A drain is seen before the next answer goes out, so that this says `Connection: close`.
             biased;
             () = tracker.cut() => return,
-            () = tracker.draining(), if !draining => {
+            () = async { tracker.draining().await; reader.between_heads().await }, if !draining => {
                 draining = true;
                 served.as_mut().graceful_shutdown();
             }

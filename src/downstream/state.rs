@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Waker,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -27,6 +27,10 @@ struct Inner {
     switched: bool,
     malformed: Option<Malformed>,
     reader: Option<Waker>,
+    /// Part of a head has come and its end has not.
+    mid_head: bool,
+    /// Waits for that to be over.
+    stopper: Option<Waker>,
 }
 
 /// Held by a response's body: when hyper lets go of it, the request is answered.
@@ -51,6 +55,28 @@ impl State {
     /// Reader: the head of a further request begins.
     pub(super) fn begin(&self) {
         self.lock().answered = false;
+    }
+
+    /// Reader: whether part of a head has come and its end has not.
+    pub(super) fn set_mid_head(&self, mid_head: bool) {
+        let mut inner = self.lock();
+        inner.mid_head = mid_head;
+        if let Some(stopper) = inner.stopper.take_if(|_| !mid_head) {
+            stopper.wake();
+        }
+    }
+
+    /// Resolves when no head is half read: a client that has begun to ask is still answered.
+    pub(super) async fn between_heads(&self) {
+        std::future::poll_fn(|cx| {
+            let mut inner = self.lock();
+            if !inner.mid_head {
+                return Poll::Ready(());
+            }
+            inner.stopper = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Reader: the request at hand is replaced by a stand-in.

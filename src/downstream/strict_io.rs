@@ -98,6 +98,7 @@ impl StrictIo {
 
     fn refuse(&mut self, malformed: Malformed) {
         self.state.begin();
+        self.state.set_mid_head(false);
         self.state.replace(malformed);
         self.inbound = BytesMut::from(STAND_IN);
         self.passable = STAND_IN.len();
@@ -121,6 +122,7 @@ impl StrictIo {
             match head(&self.inbound, &limits, &mut self.scanned) {
                 Ok(Some(found)) => {
                     self.state.begin();
+                    self.state.set_mid_head(false);
                     self.read_timer.stop();
                     self.scanned = 0;
                     self.passable = found.len;
@@ -132,11 +134,13 @@ impl StrictIo {
                     };
                     return Poll::Ready(Ok(true));
                 }
-                Ok(None) if !begun => {
-                    self.reading = Reading::Head { begun: true };
-                    self.read_timer.start(self.limits.head_timeout);
+                Ok(None) => {
+                    self.state.set_mid_head(true);
+                    if !begun {
+                        self.reading = Reading::Head { begun: true };
+                        self.read_timer.start(self.limits.head_timeout);
+                    }
                 }
-                Ok(None) => {}
                 Err(error) => {
                     self.refuse(Malformed::Framing(error));
                     return Poll::Ready(Ok(true));

@@ -1,6 +1,11 @@
 //! Listening sockets: bind, accept with back-off, one permit a connection.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
@@ -19,20 +24,35 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 
 /// Binds one address.
 ///
-/// An IPv6 wildcard takes IPv6 only, so that `0.0.0.0` can be listed beside it on every system alike.
+/// An IPv6 wildcard takes IPv6 only, so that `0.0.0.0` can be listed beside it on every system alike. Several sockets of
+/// one user can share the address (`SO_REUSEPORT`); the kernel spreads connections over them.
 ///
 /// # Errors
 /// What the system says: the port is in use, the address is not ours, the port needs a privilege.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether nobody listens there, sharing or not: a second process must not take half of the connections unseen.
+///
+/// # Errors
+/// See [`bind`].
+pub fn probe_free(address: SocketAddr) -> io::Result<()> {
+    socket(address)?.bind(&address.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Sets what both sides of the proxy want of a TCP socket: no Nagle delay, and keepalive probes.
@@ -129,7 +149,8 @@ mod tests {
     async fn the_cap_holds_the_next_connection_until_a_place_is_free() {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = Acceptor::new(listener, Arc::new(Semaphore::new(1)), "test".into());
+        let acceptor =
+            Acceptor::new(TcpListener::from_std(listener).unwrap(), Arc::new(Semaphore::new(1)), "test".into());
         let _first = TcpStream::connect(address).await.unwrap();
         let _second = TcpStream::connect(address).await.unwrap();
         let held = acceptor.accept().await;

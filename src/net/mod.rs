@@ -3,6 +3,7 @@
 pub mod development;
 pub mod dial;
 pub mod listener;
+pub mod open_files;
 pub mod timer;
 pub mod tls;
 
@@ -21,6 +22,11 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     fn take_error(&self) -> Option<io::Error> {
         None
     }
+
+    /// The socket itself, where what is written goes onto the wire as it is.
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 /// A stream of either side, after its transport no longer matters.
@@ -33,6 +39,10 @@ fn pending_error(stream: &TcpStream) -> Option<io::Error> {
 impl Io for TcpStream {
     fn take_error(&self) -> Option<io::Error> {
         pending_error(self)
+    }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One direction of a relay: read into the scratch, write at once, keep only what was not taken, half-close.
+//! One direction of a relay: read into the scratch, follow, write at once, keep only what was not taken, half-close.
 
 use std::{
     io,
@@ -6,13 +6,22 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{io::ReadBuf, net::TcpStream};
 
-use super::scratch;
+use super::{
+    Link,
+    control::Passed,
+    frames::{Brought, Lane, Outlet},
+    report::Side,
+    scratch,
+    session::Session,
+    splice::{self, Splice},
+};
+use crate::{config::relay_policy::Policy, protocol::websocket::frame::FrameError};
 
 /// Reads in one poll before other tasks get their turn; the runtime's own budget ends it earlier for sockets.
-const READS_A_POLL: usize = 16;
+pub(super) const READS_A_POLL: usize = 16;
 
 /// Where a direction stands after a poll that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,141 +38,240 @@ pub(super) enum Step {
 pub(super) enum Fault {
     Read(io::Error),
     Write(io::Error),
+    Broken(FrameError),
 }
 
+/// What one poll did.
 #[derive(Debug)]
 pub(super) struct Polled {
     pub(super) step: Result<Step, Fault>,
-    /// At least one byte was read.
-    pub(super) read_some: bool,
-    /// The reader has ended its stream.
-    pub(super) ended: bool,
+    /// Bytes that were read.
+    pub(super) read: u64,
+    /// What the writer took, and the messages that ended.
+    pub(super) passed: Passed,
+}
+
+/// What a direction may do in this poll.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct May {
+    /// Read so often; not at all while the sender is beyond its rate, or dead.
+    pub(super) reads: usize,
+    /// The code that tells the other side of an end without Close; `None` where that side has ended as well.
+    pub(super) farewell: Option<u16>,
+    /// Carry the end of the stream across; not while a Close waits for its answer.
+    pub(super) finish: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Half {
-    /// Read but not yet taken by the writer; at most one scratch buffer, or the early bytes.
-    pending: Bytes,
-    carried: u64,
+    pub(super) lane: Lane,
+    /// Read before the relay began, and not followed yet.
+    early: Bytes,
+    /// Not yet taken by the writer; at most one scratch buffer, or the early bytes, and two control frames.
+    pending: BytesMut,
+    splice: Splice,
     needs_flush: bool,
     ended: bool,
     done: bool,
 }
 
 impl Half {
-    pub(super) fn new(early: Bytes) -> Self {
-        Self { pending: early, carried: 0, needs_flush: false, ended: false, done: false }
+    pub(super) fn new(from: Side, early: Bytes, policy: &Policy, session: Session) -> Self {
+        Self {
+            lane: Lane::new(from, policy, session),
+            early,
+            pending: BytesMut::new(),
+            splice: Splice::default(),
+            needs_flush: false,
+            ended: false,
+            done: false,
+        }
     }
 
-    pub(super) fn carried(&self) -> u64 {
-        self.carried
+    /// Whether the sender has ended its stream.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
-    pub(super) fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Polled
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let mut read_some = false;
-        let step = self.step(cx, reader, writer, &mut read_some);
-        Polled { step, read_some, ended: self.ended }
+    /// Whether the writer has taken everything.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.pending.is_empty() && self.splice.is_empty() && !self.needs_flush
     }
 
-    fn step<R, W>(
+    pub(super) fn poll<R: Link, W: Link>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-        read_some: &mut bool,
-    ) -> Result<Step, Fault>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+        policy: &Policy,
+        may: May,
+    ) -> Polled {
+        let (mut read, mut passed) = (0, Passed::default());
+        let step = self.step(cx, reader, writer, policy, may, &mut read, &mut passed);
+        Polled { step, read, passed }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the body of `poll`, apart so that `?` can leave it")]
+    fn step<R: Link, W: Link>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        policy: &Policy,
+        may: May,
+        read: &mut u64,
+        passed: &mut Passed,
+    ) -> Result<Step, Fault> {
         if self.done {
             return Ok(Step::Done);
         }
-        for _ in 0..READS_A_POLL {
-            if self.poll_pending(cx, writer).map_err(Fault::Write)?.is_pending() {
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.carry(cx, writer, passed, |lane, out| lane.take(&early, policy, out))?;
+        }
+        let mut reads = may.reads;
+        loop {
+            if self.poll_pending(cx, writer, passed).map_err(Fault::Write)?.is_pending() {
                 return Ok(Step::Stalled);
             }
-            if self.ended {
+            if self.lane.has_queued() {
+                self.carry(cx, writer, passed, |lane, out| {
+                    lane.inject(out);
+                    Brought::default()
+                })?;
+            }
+            if self.ended && may.finish {
                 return self.finish(cx, writer);
             }
-            let read = scratch::with(|buffer| self.read_and_write(cx, reader, writer, buffer));
-            match read {
-                Poll::Ready(result) => *read_some |= result? > 0,
-                Poll::Pending => {
-                    // A TLS writer may hold a record back until it is flushed; do it when nothing more comes.
-                    return if self.poll_flush(cx, writer).map_err(Fault::Write)?.is_pending() {
-                        Ok(Step::Stalled)
-                    } else {
-                        Ok(Step::Waiting)
-                    };
-                }
+            if self.ended || may.reads == 0 {
+                return self.rest(cx, writer);
+            }
+            if reads == 0 {
+                cx.waker().wake_by_ref();
+                return Ok(Step::Waiting);
+            }
+            reads -= 1;
+            let sockets = reader.as_tcp().filter(|_| writer.as_tcp().is_some());
+            let polled = match sockets.filter(|_| self.lane.payload_ahead() >= splice::LEAST) {
+                Some(from) => self.splice_ahead(cx, from, passed),
+                None => scratch::with(|buffer| {
+                    self.read_and_write(cx, reader, writer, policy, may.farewell, passed, buffer)
+                }),
+            };
+            match polled {
+                Poll::Ready(count) => *read += count?,
+                Poll::Pending => return self.rest(cx, writer),
             }
         }
-        cx.waker().wake_by_ref();
-        Ok(Step::Waiting)
     }
 
-    /// One read and, at once, one write of it. `Ready(Ok(0))` is the end of the reader's stream.
-    fn read_and_write<R, W>(
+    /// A TLS writer may hold a record back until it is flushed; this is when nothing more comes.
+    fn rest<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
+        let flushed = self.pending.is_empty() && self.poll_flush(cx, writer).map_err(Fault::Write)?.is_ready();
+        Ok(if flushed { Step::Waiting } else { Step::Stalled })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of `step`, which lends all it has")]
+    /// One read and, at once, one write of what may pass of it. No bytes are the end of the sender's stream.
+    fn read_and_write<R: Link, W: Link>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
+        policy: &Policy,
+        farewell: Option<u16>,
+        passed: &mut Passed,
         buffer: &mut [u8],
-    ) -> Poll<Result<usize, Fault>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    ) -> Poll<Result<u64, Fault>> {
         let mut read = ReadBuf::new(buffer);
         ready!(Pin::new(reader).poll_read(cx, &mut read)).map_err(Fault::Read)?;
-        let mut rest: &[u8] = read.filled();
-        let count = rest.len();
+        let bytes: &[u8] = read.filled();
+        if bytes.is_empty() {
+            self.ended = true;
+            self.carry(cx, writer, passed, |lane, out| {
+                lane.end(policy, farewell, out);
+                Brought::default()
+            })?;
+            return Poll::Ready(Ok(0));
+        }
+        self.carry(cx, writer, passed, |lane, out| lane.take(bytes, policy, out))?;
+        Poll::Ready(Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+    }
+
+    /// Moves payload from one socket towards the other inside the kernel.
+    fn splice_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        passed: &mut Passed,
+    ) -> Poll<Result<u64, Fault>> {
+        let count = ready!(self.splice.poll_fill(cx, from, self.lane.payload_ahead())).map_err(Fault::Read)?;
         if count == 0 {
             self.ended = true;
         }
-        while !rest.is_empty() {
-            match Pin::new(&mut *writer).poll_write(cx, rest) {
-                Poll::Ready(written) => {
-                    let written = some(written).map_err(Fault::Write)?;
-                    self.took(written);
-                    rest.advance(written);
-                }
-                Poll::Pending => {
-                    self.pending = Bytes::copy_from_slice(rest);
-                    break;
-                }
-            }
-        }
+        passed.messages += self.lane.passed_by(count);
         Poll::Ready(Ok(count))
     }
 
-    fn poll_pending<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<Poll<()>> {
+    /// Lets the lane put bytes out, and takes in what that brought.
+    fn carry<W: Link>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        passed: &mut Passed,
+        body: impl FnOnce(&mut Lane, &mut Writing<'_, '_, W>) -> Brought,
+    ) -> Result<(), Fault> {
+        let mut out = Writing { cx, writer, pending: &mut self.pending, written: 0, error: None };
+        let brought = body(&mut self.lane, &mut out);
+        let Writing { written, error, .. } = out;
+        if written > 0 {
+            self.needs_flush = true;
+            passed.bytes += written;
+        }
+        passed.messages += brought.messages;
+        match (error, brought.broken) {
+            (Some(error), _) => Err(Fault::Write(error)),
+            (None, Some(broken)) => Err(Fault::Broken(broken)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn poll_pending<W: Link>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        passed: &mut Passed,
+    ) -> io::Result<Poll<()>> {
+        if let Some(to) = writer.as_tcp().filter(|_| !self.splice.is_empty()) {
+            let (emptied, count) = self.splice.poll_drain(cx, to)?;
+            passed.bytes += count;
+            if emptied.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if self.lane.payload_ahead() < splice::LEAST {
+                self.splice.give_back();
+            }
+        }
+        if self.pending.is_empty() {
+            return Ok(Poll::Ready(()));
+        }
         while !self.pending.is_empty() {
             match Pin::new(&mut *writer).poll_write(cx, &self.pending) {
                 Poll::Ready(written) => {
                     let written = some(written)?;
-                    self.took(written);
+                    passed.bytes += u64::try_from(written).unwrap_or(u64::MAX);
+                    self.needs_flush = true;
                     self.pending.advance(written);
                 }
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }
-        // An empty `Bytes` may still hold the allocation of what went through it.
-        self.pending = Bytes::new();
+        // An empty buffer may still hold the allocation of what went through it.
+        self.pending = BytesMut::new();
         Ok(Poll::Ready(()))
     }
 
-    fn took(&mut self, written: usize) {
-        self.carried = self.carried.saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
-        self.needs_flush = true;
-    }
-
-    fn poll_flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<Poll<()>> {
+    fn poll_flush<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<Poll<()>> {
         if self.needs_flush {
             match Pin::new(writer).poll_flush(cx) {
                 Poll::Ready(flushed) => flushed?,
@@ -174,16 +282,54 @@ impl Half {
         Ok(Poll::Ready(()))
     }
 
-    fn finish<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
-        match Pin::new(writer).poll_shutdown(cx) {
-            Poll::Ready(Ok(())) => {}
-            // The writer is closed already: nobody is left to be told of the end.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {}
-            Poll::Ready(Err(error)) => return Err(Fault::Write(error)),
-            Poll::Pending => return Ok(Step::Stalled),
+    fn finish<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
+        if !self.pending.is_empty() {
+            return Ok(Step::Stalled);
         }
-        self.done = true;
-        Ok(Step::Done)
+        match shut_down(cx, writer) {
+            Poll::Ready(Ok(())) => {
+                self.done = true;
+                Ok(Step::Done)
+            }
+            Poll::Ready(Err(error)) => Err(Fault::Write(error)),
+            Poll::Pending => Ok(Step::Stalled),
+        }
+    }
+}
+
+/// Ends our half of a stream.
+pub(super) fn shut_down<W: Link>(cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {
+    match ready!(Pin::new(writer).poll_shutdown(cx)) {
+        // The writer is closed already: nobody is left to be told of the end.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+        shut => Poll::Ready(shut),
+    }
+}
+
+/// Writes at once, and keeps what is not taken.
+struct Writing<'a, 'b, W> {
+    cx: &'a mut Context<'b>,
+    writer: &'a mut W,
+    pending: &'a mut BytesMut,
+    written: u64,
+    error: Option<io::Error>,
+}
+
+impl<W: Link> Outlet for Writing<'_, '_, W> {
+    fn put(&mut self, mut bytes: &[u8]) {
+        while self.pending.is_empty() && self.error.is_none() && !bytes.is_empty() {
+            match Pin::new(&mut *self.writer).poll_write(self.cx, bytes) {
+                Poll::Ready(written) => match some(written) {
+                    Ok(count) => {
+                        self.written += u64::try_from(count).unwrap_or(u64::MAX);
+                        bytes.advance(count);
+                    }
+                    Err(error) => self.error = Some(error),
+                },
+                Poll::Pending => break,
+            }
+        }
+        self.pending.extend_from_slice(bytes);
     }
 }
 

@@ -1,119 +1,128 @@
-//! The relay over in-memory pipes: exact bytes, either closing order, slow sides, timers on paused time.
+//! The relay over in-memory pipes, on paused time.
 
 #![allow(clippy::disallowed_methods, reason = "tests start their own peers")]
 
-use std::{future::pending, time::Duration};
+mod bytes;
+mod frames;
+mod timers;
 
-use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    task::JoinHandle,
+};
 
 use super::*;
+use crate::{
+    config::relay_policy::{Frames, Policy},
+    protocol::websocket::{
+        close,
+        frame::{self, ControlKind, tests::frame as data},
+    },
+};
 
-fn leg(stream: DuplexStream, early: &'static [u8]) -> Leg<DuplexStream> {
-    Leg { stream, early: Bytes::from_static(early) }
+/// A relay between two pipes, and their far ends.
+struct Rig {
+    client: Peer,
+    server: Peer,
+    control: Control,
+    relay: JoinHandle<Report>,
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+fn off() -> Policy {
+    Policy { frames: Frames::Off, ..Policy::default() }
 }
 
-#[tokio::test(start_paused = true)]
-async fn early_bytes_of_both_sides_go_first() {
-    let (mut client, down) = duplex(64);
-    let (mut server, up) = duplex(64);
-    client.write_all(b" then this").await.unwrap();
-    client.shutdown().await.unwrap();
-    let relay = tokio::spawn(relay(leg(down, b"early"), leg(up, b"greeting"), None, pending()));
-    let mut got = Vec::new();
-    server.read_to_end(&mut got).await.unwrap();
-    assert_eq!(got, b"early then this");
-    // The client has ended its half; the other still carries.
-    server.write_all(b" and an answer").await.unwrap();
-    server.shutdown().await.unwrap();
-    got.clear();
-    client.read_to_end(&mut got).await.unwrap();
-    assert_eq!(got, b"greeting and an answer");
-    let report = relay.await.unwrap();
-    assert!(matches!(report.end, End::Closed));
-    assert_eq!(report.first_to_end, Some(Side::Downstream));
-    assert_eq!((report.to_upstream, report.to_downstream), (15, 22));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slow_reader_holds_the_fast_sender() {
-    let (mut client, down) = duplex(1024);
-    let (_server_that_never_reads, up) = duplex(1024);
-    let relay = tokio::spawn(relay(leg(down, b""), leg(up, b""), Some(Duration::from_secs(60)), pending()));
-    let mut sent = 0;
-    while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), client.write(&[7; 1024])).await {
-        sent += written.unwrap();
-        assert!(sent < 1024 * 1024, "the relay takes in without bound");
+impl Rig {
+    fn new(policy: Policy) -> Self {
+        Self::with(policy, Session::default(), 64 * 1024, (b"", b""))
     }
-    assert!(matches!(relay.await.unwrap().end, End::Idle(_)));
-}
 
-#[tokio::test(start_paused = true)]
-async fn silence_in_both_directions_ends_it_and_traffic_in_one_does_not() {
-    let (mut client, down) = duplex(64);
-    let (mut server, up) = duplex(64);
-    let begun = Instant::now();
-    let relay = tokio::spawn(relay(leg(down, b""), leg(up, b""), Some(Duration::from_secs(10)), pending()));
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_secs(8)).await;
-        server.write_all(b"x").await.unwrap();
-        assert_eq!(client.read_u8().await.unwrap(), b'x');
+    fn with(policy: Policy, session: Session, room: usize, early: (&'static [u8], &'static [u8])) -> Self {
+        let (client, down) = duplex(room);
+        let (server, up) = duplex(room);
+        let leg = |stream, early| Leg { stream, early: Bytes::from_static(early) };
+        let control = Control::default();
+        let relay = relay(leg(down, early.0), leg(up, early.1), Arc::new(policy), session, control.clone());
+        Self {
+            client: Peer { stream: client, mask: Some([1, 2, 3, 4]) },
+            server: Peer { stream: server, mask: None },
+            control,
+            relay: tokio::spawn(relay),
+        }
     }
-    let report = relay.await.unwrap();
-    assert!(matches!(report.end, End::Idle(limit) if limit == Duration::from_secs(10)));
-    assert_eq!(begun.elapsed().as_secs(), 34);
-    assert_eq!(report.first_to_end, None);
+
+    async fn report(self) -> Report {
+        tokio::time::timeout(Duration::from_secs(3600), self.relay).await.unwrap().unwrap()
+    }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_stop_ends_both_sides() {
-    let (mut client, down) = duplex(64);
-    let (mut server, up) = duplex(64);
-    let report = relay(leg(down, b""), leg(up, b""), None, async {}).await;
-    assert!(matches!(report.end, End::Stopped));
-    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+/// One frame as it was read, unmasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    first: u8,
+    payload: Vec<u8>,
 }
 
-proptest! {
-    #[test]
-    fn what_goes_in_comes_out_for_any_chunking(
-        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..20),
-        room in 1usize..200,
-        read_size in 1usize..400,
-        server_ends_first: bool,
-    ) {
-        let all: Vec<u8> = chunks.concat();
-        let got = runtime().block_on(async {
-            let (mut client, down) = duplex(room);
-            let (mut server, up) = duplex(room);
-            let relay = tokio::spawn(relay(leg(down, b""), leg(up, b""), None, pending()));
-            if server_ends_first {
-                server.shutdown().await.unwrap();
-            }
-            let writer = tokio::spawn(async move {
-                for chunk in chunks {
-                    client.write_all(&chunk).await.unwrap();
-                }
-                client.shutdown().await.unwrap();
-                client
-            });
-            let mut got = Vec::new();
-            let mut buffer = vec![0; read_size];
-            loop {
-                let count = server.read(&mut buffer).await.unwrap();
-                if count == 0 { break }
-                got.extend_from_slice(&buffer[..count]);
-            }
-            server.shutdown().await.unwrap();
-            drop(writer.await.unwrap());
-            assert!(matches!(relay.await.unwrap().end, End::Closed));
-            got
-        });
-        prop_assert_eq!(got, all);
+impl Frame {
+    fn close(code: u16) -> Self {
+        Self { first: 0x88, payload: close::payload(code, "") }
+    }
+}
+
+struct Peer {
+    stream: DuplexStream,
+    /// Frames it writes are masked with this; those it reads are masked when this is `None`.
+    mask: Option<[u8; 4]>,
+}
+
+impl Peer {
+    fn frame(&self, first: u8, payload: &[u8]) -> Vec<u8> {
+        data(first, payload, self.mask)
+    }
+
+    async fn send(&mut self, first: u8, payload: &[u8]) {
+        let bytes = self.frame(first, payload);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    async fn close(&mut self, code: u16) {
+        let bytes = frame::control(ControlKind::Close, &close::payload(code, ""), self.mask);
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next frame; `None` at the end of the stream. Panics on half a frame and on a wrong mask.
+    async fn frame_read(&mut self) -> Option<Frame> {
+        let first = self.stream.read_u8().await.ok()?;
+        let second = self.stream.read_u8().await.unwrap();
+        assert_eq!(second & 0x80 != 0, self.mask.is_none(), "only what goes upstream is masked");
+        let length = match second & 0x7f {
+            126 => u64::from(self.stream.read_u16().await.unwrap()),
+            127 => self.stream.read_u64().await.unwrap(),
+            short => u64::from(short),
+        };
+        let mut mask = [0; 4];
+        if self.mask.is_none() {
+            self.stream.read_exact(&mut mask).await.unwrap();
+        }
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut payload).await.unwrap();
+        for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= key;
+        }
+        Some(Frame { first, payload })
+    }
+
+    async fn expect(&mut self, first: u8, payload: &[u8]) {
+        assert_eq!(self.frame_read().await, Some(Frame { first, payload: payload.to_vec() }));
+    }
+
+    async fn expect_close(&mut self, code: u16) {
+        assert_eq!(self.frame_read().await, Some(Frame::close(code)));
+    }
+
+    async fn expect_end(&mut self) {
+        assert_eq!(self.frame_read().await, None);
     }
 }

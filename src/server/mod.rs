@@ -1,22 +1,32 @@
 //! Joins listeners, stack and drain.
 
-use std::{future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod shutdown;
+mod worker;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::model::{Limits, Listener, ListenerTls, Model},
-    downstream::{self, Connection, ConnectionLimits},
+    downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
-        BoxedIo,
         development::{self, DevelopmentError},
-        listener::{self, Accepted, Acceptor},
+        listener, open_files,
         tls::{self, TlsError},
     },
-    stack::{self, Stack},
+    registry::Registry,
+    stack::LiveParts,
     upstream::{Exchanges, SetupError},
 };
 
@@ -49,6 +59,14 @@ pub enum ServerError {
         /// What is wrong.
         source: DevelopmentError,
     },
+    /// A thread or its runtime cannot be started.
+    #[error("cannot start worker thread {index}: {source}; lower `workers` or raise the limits of this user")]
+    Worker {
+        /// Which one, from 0.
+        index: usize,
+        /// What the system said.
+        source: io::Error,
+    },
     /// An upstream cannot be set up.
     #[error(transparent)]
     Upstream(#[from] SetupError),
@@ -74,7 +92,8 @@ pub struct Bound {
 #[derive(Debug)]
 struct BoundListener {
     name: Arc<str>,
-    sockets: Vec<TcpListener>,
+    /// For each worker, one socket for each address.
+    sockets: Vec<Vec<TcpListener>>,
     tls: Option<BoundTls>,
     permits: Arc<Semaphore>,
 }
@@ -95,7 +114,7 @@ impl Bound {
     /// Every bound address with its listener's name; port 0 has become a real port.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let all = self.listeners.iter().flat_map(|listener| {
-            let addresses = listener.sockets.iter().filter_map(|socket| socket.local_addr().ok());
+            let addresses = listener.sockets.iter().take(1).flatten().filter_map(|socket| socket.local_addr().ok());
             addresses.map(|address| (listener.name.to_string(), address))
         });
         all.collect()
@@ -105,7 +124,7 @@ impl Bound {
 /// What a run ended with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was still alive when the grace ended, and was cut.
+    /// What was still alive when the grace ended, or a second signal came, and was cut.
     pub cut: Live,
 }
 
@@ -113,23 +132,40 @@ pub struct Outcome {
 ///
 /// # Errors
 /// The first listener that cannot serve, with the cure.
-pub async fn bind(model: &Model) -> Result<Bound, ServerError> {
+pub fn bind(model: &Model) -> Result<Bound, ServerError> {
+    let workers = workers(model);
     let mut listeners = Vec::new();
     for listener in &model.listeners {
         let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls)).transpose()?;
-        let mut sockets = Vec::new();
-        for &address in &listener.addresses {
-            let socket = listener::bind(address).map_err(|source| ServerError::Bind {
-                listener: listener.name.clone(),
-                address,
-                source,
-            })?;
-            sockets.push(socket);
-        }
+        let sockets = bind_all(listener, workers)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
         listeners.push(BoundListener { name: listener.name.as_str().into(), sockets, tls, permits });
     }
     Ok(Bound { listeners })
+}
+
+/// How many threads carry the traffic.
+fn workers(model: &Model) -> NonZeroUsize {
+    // A system that does not say how many cores it has is served by one.
+    model.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn bind_all(listener: &Listener, workers: NonZeroUsize) -> Result<Vec<Vec<TcpListener>>, ServerError> {
+    let mut sockets: Vec<Vec<TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
+    for &wanted in &listener.addresses {
+        let failed = |source| ServerError::Bind { listener: listener.name.clone(), address: wanted, source };
+        let mut address = wanted;
+        if wanted.port() != 0 {
+            listener::probe_free(wanted).map_err(failed)?;
+        }
+        for of_worker in &mut sockets {
+            let socket = listener::bind(address).map_err(failed)?;
+            // Port 0 is chosen by the first; the others share it.
+            address = socket.local_addr().map_err(failed)?;
+            of_worker.push(socket);
+        }
+    }
+    Ok(sockets)
 }
 
 /// Reads all that a start would read, without binding or making anything.
@@ -173,42 +209,45 @@ fn log_development_ca(ca: &Path) {
     );
 }
 
-/// Serves until `shutdown` resolves, then drains: listeners close, requests in flight end, relays get the grace.
+/// Serves until `stops` has something, then drains; a second thing in it cuts the drain short.
+///
+/// A drain closes the listeners, lets requests in flight finish, and tells the WebSockets to close, spread over
+/// `drain.spread`; what is left after `drain.grace` is cut. When the sender of `stops` is gone, that is a stop too.
 ///
 /// # Errors
-/// When an upstream cannot be set up. An upstream that is down is no error: it may come up.
-pub async fn run(model: Model, bound: Bound, shutdown: impl Future<Output = ()>) -> Result<Outcome, ServerError> {
-    let tracker = Tracker::default();
-    let exchanges = Exchanges::new(&model, &tracker)?;
-    let stack = stack::build(&model, exchanges, &tracker, first_id());
-    let limits = Arc::new(connection_limits(&model.limits));
+/// When an upstream cannot be set up or a thread cannot be started. An upstream that is down is no error: it may come up.
+pub async fn run(model: Model, bound: Bound, mut stops: mpsc::Receiver<()>) -> Result<Outcome, ServerError> {
+    let live = LiveParts {
+        tracker: Tracker::default(),
+        registry: Registry::default(),
+        next_id: Arc::new(AtomicU64::new(first_id())),
+    };
     for (name, address) in bound.addresses() {
         tracing::info!(listener = %name, %address, "listening");
     }
-    for listener in bound.listeners {
-        for socket in listener.sockets {
-            let front = Front {
-                name: Arc::clone(&listener.name),
-                tls: listener.tls.clone(),
-                stack: stack.clone(),
-                limits: Arc::clone(&limits),
-                tracker: tracker.clone(),
-            };
-            let acceptor = Acceptor::new(socket, Arc::clone(&listener.permits), Arc::clone(&listener.name));
-            tracker.background(front.accept(acceptor));
-        }
+    log_room(&model);
+    let exchanges = Exchanges::new(&model, &live.tracker)?;
+    let workers = worker::start(&model, bound, &exchanges, &live)?;
+    stops.recv().await;
+    let outcome = shutdown::drain(&model.drain, &live, stops).await;
+    workers.join().await;
+    Ok(outcome)
+}
+
+/// Says how many connections the limit of open files allows, and warns where the config promises more.
+fn log_room(model: &Model) {
+    let Some(room) = open_files::raise() else { return };
+    let promised: usize = model.listeners.iter().map(|listener| listener.max_connections).sum();
+    let promised = u64::try_from(promised).unwrap_or(u64::MAX);
+    if promised > room {
+        tracing::warn!(
+            room,
+            max_connections = promised,
+            "the limit of open files allows fewer connections than max_connections; raise it (LimitNOFILE, ulimit -n)"
+        );
+    } else {
+        tracing::info!(room, max_connections = promised, "the limit of open files allows that many connections");
     }
-    shutdown.await;
-    let live = tracker.live();
-    tracing::info!(connections = live.connections, websockets = live.relays, grace = ?model.drain_grace, "stopping");
-    let cut = tracker.drain(model.drain_grace).await;
-    tracing::info!(
-        websockets_ended = live.relays.saturating_sub(cut.relays),
-        websockets_cut = cut.relays,
-        connections_cut = cut.connections,
-        "stopped"
-    );
-    Ok(Outcome { cut })
 }
 
 fn connection_limits(limits: &Limits) -> ConnectionLimits {
@@ -227,52 +266,4 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
 fn first_id() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one("request") & 0xffff_ffff_0000_0000
-}
-
-/// What one listening socket needs to serve a connection.
-#[derive(Clone)]
-struct Front {
-    name: Arc<str>,
-    tls: Option<BoundTls>,
-    stack: Stack,
-    limits: Arc<ConnectionLimits>,
-    tracker: Tracker,
-}
-
-impl Front {
-    /// Accepts until the drain begins; the socket closes with this future.
-    async fn accept(self, acceptor: Acceptor) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = acceptor.accept() => accepted,
-                () = self.tracker.draining() => return,
-            };
-            let front = self.clone();
-            self.tracker.connection(async move { front.serve(accepted).await });
-        }
-    }
-
-    async fn serve(self, accepted: Accepted) {
-        let Accepted { stream, remote, permit } = accepted;
-        let io: BoxedIo = match &self.tls {
-            None => Box::new(stream),
-            Some(bound) => {
-                let handshake = tls::accept(&bound.acceptor, stream, bound.handshake_timeout);
-                let stream = tokio::select! {
-                    done = handshake => done,
-                    () = self.tracker.draining() => return,
-                };
-                match stream {
-                    Ok(stream) => Box::new(stream),
-                    Err(error) => {
-                        let error = tls::explained(&error);
-                        tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
-                        return;
-                    }
-                }
-            }
-        };
-        let connection = Connection::new(self.name, remote, self.tls.is_some(), permit);
-        downstream::serve(io, connection, self.limits, self.stack, &self.tracker).await;
-    }
 }

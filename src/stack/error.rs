@@ -36,6 +36,8 @@ pub(super) enum ProxyError {
     Handshake(#[from] HandshakeError),
     #[error(transparent)]
     Origin(#[from] OriginRefusal),
+    #[error("this process stops and takes no new WebSocket; come back in {retry_after} s")]
+    Draining { retry_after: u64 },
     #[error("the request has passed through here too often: an upstream leads back to this proxy")]
     Loop,
     #[error(transparent)]
@@ -66,7 +68,7 @@ impl ProxyError {
             | Self::Origin(_)
             | Self::Upstream(UpstreamError::RequestBody(_)) => Some(Side::Downstream),
             Self::Upstream(_) | Self::Accept(_) | Self::UnaskedSwitch | Self::SwitchLost(_) => Some(Side::Upstream),
-            Self::Loop | Self::MissingFact(_) => None,
+            Self::Draining { .. } | Self::Loop | Self::MissingFact(_) => None,
         }
     }
 
@@ -84,6 +86,7 @@ impl ProxyError {
             Self::WebSocketNotAllowed => "websocket-not-allowed",
             Self::Handshake(error) => error.rule(),
             Self::Origin(error) => error.rule(),
+            Self::Draining { .. } => "draining",
             Self::Loop => "loop",
             Self::Upstream(error) => match error {
                 UpstreamError::Dial(_) => "upstream-dial",

@@ -1,5 +1,7 @@
 //! The tower stack: every request passes these layers from the outside in. Start reading at [`build`].
 
+mod admit;
+mod chance;
 mod check;
 mod check_handshake;
 mod check_origin;
@@ -25,7 +27,7 @@ use std::{
 
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
-use crate::{config::model::Model, drain::Tracker, protocol::body::Body, upstream::Exchanges};
+use crate::{config::model::Model, drain::Tracker, protocol::body::Body, registry::Registry, upstream::Exchanges};
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -33,12 +35,23 @@ type Response = http::Response<Body>;
 /// The finished stack. It cannot fail: every error has become a response.
 pub type Stack = BoxCloneSyncService<Request, Response, Infallible>;
 
-/// Puts the stack together. `first_id` is the id of the first request; the rest count up from it.
-pub fn build(model: &Model, exchanges: Exchanges, tracker: &Tracker, first_id: u64) -> Stack {
+/// What all stacks of a process share.
+#[derive(Clone, Debug)]
+pub struct LiveParts {
+    /// Starts and counts tasks.
+    pub tracker: Tracker,
+    /// Where live WebSockets are listed.
+    pub registry: Registry,
+    /// The id of the next request.
+    pub next_id: Arc<AtomicU64>,
+}
+
+/// Puts the stack together.
+pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> Stack {
     let trusted = trust::TrustedProxies(model.trusted_proxies.clone().into());
     let service = ServiceBuilder::new()
         // Outermost, so that every answer has an id and a line in the log.
-        .layer(observe::ObserveLayer { options: model.log, next_id: Arc::new(AtomicU64::new(first_id)) })
+        .layer(observe::ObserveLayer { options: model.log, next_id: Arc::clone(&live.next_id) })
         // Everything further in may fail; here it becomes a response.
         .layer(respond::RespondLayer)
         // What was malformed has a stand-in's head: nothing may look at it before this.
@@ -46,11 +59,13 @@ pub fn build(model: &Model, exchanges: Exchanges, tracker: &Tracker, first_id: u
         // Every policy hangs on the route.
         .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
         .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))
+        // A stop takes no new WebSocket, whatever else is right or wrong with it.
+        .layer(check::CheckLayer(admit::Admit { tracker: live.tracker.clone(), spread: model.drain.spread }))
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
         .layer(check::CheckLayer(check_origin::CheckOrigin(trusted.clone())))
         // Outside the verification: only a verified 101 may switch.
-        .layer(switch::SwitchLayer { tracker: tracker.clone() })
+        .layer(switch::SwitchLayer { tracker: live.tracker.clone(), registry: live.registry.clone() })
         .layer(verify_accept::VerifyAcceptLayer)
         // Innermost but one: the checks above have seen the request as the client wrote it.
         .layer(rewrite::RewriteLayer { via: model.via.as_str().into(), trusted })

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{
     HeaderValue, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, UPGRADE},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
 };
 use tower::{Layer, Service};
 
@@ -88,6 +88,7 @@ fn status(error: &ProxyError) -> StatusCode {
             HandshakeError::Version => StatusCode::UPGRADE_REQUIRED,
             _ => StatusCode::BAD_REQUEST,
         },
+        ProxyError::Draining { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ProxyError::Loop => StatusCode::LOOP_DETECTED,
         ProxyError::Upstream(upstream) => match upstream {
             UpstreamError::Dial(crate::net::dial::DialError::Timeout { .. })
@@ -111,7 +112,7 @@ fn sentence(error: &ProxyError, status: StatusCode) -> String {
         (Some(Side::Downstream), _) => error.to_string(),
         (Some(Side::Upstream), StatusCode::GATEWAY_TIMEOUT) => "the upstream did not answer in time".to_owned(),
         (Some(Side::Upstream), _) => "the upstream gave no valid answer".to_owned(),
-        (None, StatusCode::LOOP_DETECTED) => error.to_string(),
+        (None, StatusCode::LOOP_DETECTED | StatusCode::SERVICE_UNAVAILABLE) => error.to_string(),
         (None, _) => "the proxy failed".to_owned(),
     }
 }
@@ -136,6 +137,10 @@ fn answer(error: &ProxyError, id: Option<RequestId>) -> Response {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+        }
+        ProxyError::Draining { retry_after } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         ProxyError::Malformed(_) | ProxyError::Trace | ProxyError::Upstream(UpstreamError::RequestBody(_)) => {
             // Where one message was not understood, no further one can be found in the stream.

@@ -7,7 +7,8 @@ use crate::config::model::LogOptions;
 /// Longest piece of a peer's text in a log event.
 const MAX_CHARS: usize = 256;
 
-fn escaped(bytes: &[u8]) -> String {
+/// Any text of a peer.
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
         .take(MAX_CHARS)
@@ -30,21 +31,21 @@ pub(super) fn origin(headers: &HeaderMap) -> String {
 
 /// The first line of a field.
 pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name).map(|value| escaped(value.as_bytes()))
+    headers.get(name).map(|value| text(value.as_bytes()))
 }
 
 /// The path, and the query where the config asks for it; a query may carry tokens.
 pub(super) fn path(uri: &Uri, options: LogOptions) -> String {
-    let mut text = escaped(uri.path().as_bytes());
+    let mut shown = text(uri.path().as_bytes());
     match uri.query() {
         Some(query) if options.query => {
-            text.push('?');
-            text.push_str(&escaped(query.as_bytes()));
+            shown.push('?');
+            shown.push_str(&text(query.as_bytes()));
         }
-        Some(_) => text.push_str("?…"),
+        Some(_) => shown.push_str("?…"),
         None => {}
     }
-    text
+    shown
 }
 
 #[cfg(test)]
@@ -69,6 +70,6 @@ mod tests {
 
     #[test]
     fn control_bytes_cannot_forge_a_line() {
-        assert_eq!(escaped(b"a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(text(b"a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
     }
 }

@@ -4,33 +4,40 @@
 //! lost before anything went downstream.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use http::{StatusCode, header::CONTENT_LENGTH};
+use http::{
+    StatusCode,
+    header::{CONTENT_LENGTH, ORIGIN},
+};
 use hyper::upgrade::OnUpgrade;
+use tokio::net::TcpStream;
 use tower::{Layer, Service};
 
 use super::{
-    Request, Response,
+    Request, Response, chance,
     error::ProxyError,
     facts::{self, MatchedRoute, RequestId},
     shown,
 };
 use crate::{
-    config::model::Route,
+    config::{model::Route, relay_policy::Lifetime},
     downstream::{self, Connection},
     drain::Tracker,
     net::{BoxedIo, Io},
     protocol::{
         body, hop_by_hop,
         upgrade::{self, Intent},
-        websocket::Agreed,
+        websocket::{Agreed, close, frame::Extensions},
     },
-    relay::{self, Leg, Link, Report},
+    registry::{self, Entry, Listed, Registry},
+    relay::{self, Goodbye, Leg, Link, Relay, Report, Session, Side},
     upstream,
 };
 
@@ -38,24 +45,29 @@ impl Link for BoxedIo {
     fn take_error(&self) -> Option<std::io::Error> {
         Io::take_error(&**self)
     }
+
+    fn as_tcp(&self) -> Option<&TcpStream> {
+        Io::as_tcp(&**self)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct SwitchLayer {
     pub(super) tracker: Tracker,
+    pub(super) registry: Registry,
 }
 
 impl<S> Layer<S> for SwitchLayer {
     type Service = Switch<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Switch { tracker: self.tracker.clone(), inner }
+        Switch { own: self.clone(), inner }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Switch<S> {
-    tracker: Tracker,
+    own: SwitchLayer,
     inner: S,
 }
 
@@ -78,7 +90,7 @@ where
         let opened = Opened::of(&request);
         let intent = facts::expect::<Intent>(request.extensions());
         let answered = self.inner.call(request);
-        let tracker = self.tracker.clone();
+        let SwitchLayer { tracker, registry } = self.own.clone();
         Box::pin(async move {
             let mut response = answered.await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS || intent? != Intent::WebSocket {
@@ -91,7 +103,7 @@ where
             let agreed = response.extensions_mut().remove::<Agreed>();
             let opened = opened?.agreed(agreed);
             let own = tracker.clone();
-            tracker.relay(async move { opened.carry(downstream, upstream, &own).await });
+            tracker.relay(async move { opened.carry(downstream, upstream, own, registry).await });
             Ok(switching(response))
         })
     }
@@ -107,13 +119,14 @@ fn switching(response: Response) -> Response {
     Response::from_parts(parts, body::empty())
 }
 
-/// What the events of one WebSocket say of it.
+/// What is known of a WebSocket before both its streams are there.
 struct Opened {
     id: RequestId,
     connection: Arc<Connection>,
     route: Arc<Route>,
-    origin: String,
-    subprotocol: Option<String>,
+    origin: Option<Box<str>>,
+    subprotocol: Option<Box<str>>,
+    session: Session,
 }
 
 impl Opened {
@@ -123,18 +136,29 @@ impl Opened {
         Ok(Self {
             id: facts::expect(extensions)?,
             connection: facts::expect(extensions)?,
+            session: Session { extensions: Extensions::None, max_lifetime: route.relay.max_lifetime.map(lifetime) },
             route,
-            origin: shown::origin(request.headers()),
+            origin: request.headers().contains_key(ORIGIN).then(|| shown::origin(request.headers()).into()),
             subprotocol: None,
         })
     }
 
     fn agreed(mut self, agreed: Option<Agreed>) -> Self {
-        self.subprotocol = agreed.and_then(|agreed| agreed.subprotocol);
+        if let Some(agreed) = agreed {
+            self.session.extensions = Extensions::negotiated(agreed.extensions.iter().map(String::as_str));
+            self.subprotocol = agreed.subprotocol.map(Into::into);
+        }
         self
     }
 
-    async fn carry(self, downstream: OnUpgrade, upstream: (BoxedIo, bytes::Bytes), tracker: &Tracker) {
+    /// Waits for the downstream's half, then hands both to a task that holds nothing of the handshake any more.
+    async fn carry(
+        self,
+        downstream: OnUpgrade,
+        upstream: (BoxedIo, bytes::Bytes),
+        tracker: Tracker,
+        registry: Registry,
+    ) {
         let stream = tokio::select! {
             upgraded = downstream => upgraded.ok().and_then(|upgraded| downstream::take_stream(upgraded).ok()),
             () = tracker.cut() => None,
@@ -143,52 +167,85 @@ impl Opened {
             tracing::info!(id = %self.id, route = %self.route.name, client = %self.connection.remote, "client left before its 101");
             return;
         };
-        self.log_open();
+        let Self { id: RequestId(id), connection, route, origin, subprotocol, session } = self;
+        let policy = Arc::clone(&route.relay);
+        let listed = registry.open(registry::Opening { id, client: connection.remote, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
-        let report = relay::relay(leg(stream), leg(upstream), self.route.idle_timeout, tracker.cut()).await;
-        self.log_end(&report);
+        let control = listed.entry().control().clone();
+        let relay = relay::relay(leg(stream), leg(upstream), policy, session, control);
+        log_open(listed.entry(), connection.tls);
+        tracker.relay(Carried { relay, listed, _connection: connection });
     }
+}
 
-    fn log_open(&self) {
-        tracing::info!(
-            id = %self.id,
-            route = %self.route.name,
-            client = %self.connection.remote,
-            tls = self.connection.tls,
-            origin = %self.origin,
-            upstream = %self.route.upstream.name,
-            subprotocol = self.subprotocol.as_deref().unwrap_or("none"),
-            "websocket opened"
-        );
-    }
+/// The life a relay gets: chance takes some of it, so that what began together does not end together.
+fn lifetime(lifetime: Lifetime) -> Duration {
+    lifetime.limit.saturating_sub(lifetime.jitter.mul_f64(chance::fraction()))
+}
 
-    fn log_end(&self, report: &Report) {
-        let who = report.first_to_end.map_or("switchgate", |side| match side {
-            relay::Side::Downstream => "downstream",
-            relay::Side::Upstream => "upstream",
-        });
-        let detail = match &report.end {
-            relay::End::Failed(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
-            relay::End::Failed(error) => Some(error.to_string()),
-            relay::End::Idle(limit) => Some(format!("idle_timeout {limit:?}")),
-            relay::End::Closed | relay::End::Stopped => None,
-        };
-        tracing::info!(
-            id = %self.id,
-            route = %self.route.name,
-            client = %self.connection.remote,
-            origin = %self.origin,
-            upstream = %self.route.upstream.name,
-            subprotocol = self.subprotocol.as_deref().unwrap_or("none"),
-            bytes_to_upstream = report.to_upstream,
-            bytes_to_client = report.to_downstream,
-            duration_ms = millis(report.duration),
-            closed_by = who,
-            reason = report.end.reason(),
-            detail,
-            "websocket ended"
-        );
+/// The task of one relay: its events, its place in the registry, its connection's place in the listener's cap.
+struct Carried {
+    relay: Relay<BoxedIo, BoxedIo>,
+    listed: Listed,
+    _connection: Arc<Connection>,
+}
+
+impl Future for Carried {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let report = ready!(Pin::new(&mut self.relay).poll(cx));
+        log_end(self.listed.entry(), &report);
+        Poll::Ready(())
     }
+}
+
+fn log_open(entry: &Entry, tls: bool) {
+    tracing::info!(
+        id = %RequestId(entry.id),
+        route = %entry.route.name,
+        client = %entry.client,
+        tls,
+        origin = entry.origin.as_deref().unwrap_or("absent"),
+        upstream = %entry.route.upstream.name,
+        subprotocol = entry.subprotocol.as_deref().unwrap_or("none"),
+        "websocket opened"
+    );
+}
+
+fn log_end(entry: &Entry, report: &Report) {
+    let side = |side: Option<Side>| side.map_or("switchgate", Side::as_str);
+    let code = |goodbye: &Option<Goodbye>| match goodbye {
+        None => close::ABNORMAL,
+        Some(goodbye) => goodbye.code.unwrap_or(close::NO_STATUS),
+    };
+    let reason = |goodbye: &Option<Goodbye>| {
+        let reason = goodbye.as_ref().map(|goodbye| &*goodbye.reason).filter(|reason| !reason.is_empty());
+        reason.map(|reason| shown::text(reason.as_bytes()))
+    };
+    let detail = report.end.to_string();
+    tracing::info!(
+        id = %RequestId(entry.id),
+        route = %entry.route.name,
+        client = %entry.client,
+        origin = entry.origin.as_deref().unwrap_or("absent"),
+        upstream = %entry.route.upstream.name,
+        subprotocol = entry.subprotocol.as_deref().unwrap_or("none"),
+        bytes_to_upstream = report.to_upstream.bytes,
+        bytes_to_client = report.to_downstream.bytes,
+        messages_to_upstream = report.to_upstream.messages,
+        messages_to_client = report.to_downstream.messages,
+        duration_ms = millis(report.duration),
+        closed_by = side(report.first_to_close.or(report.first_to_end)),
+        client_code = code(&report.downstream_close),
+        client_reason = reason(&report.downstream_close),
+        upstream_code = code(&report.upstream_close),
+        upstream_reason = reason(&report.upstream_close),
+        reason = report.end.reason(),
+        detail = (!detail.is_empty()).then_some(detail),
+        observed = report.observed.map(|(side, error)| format!("{side}: {error}")),
+        "websocket ended"
+    );
 }
 
 fn millis(span: Duration) -> u64 {

@@ -92,6 +92,13 @@ impl Exchanges {
         Ok(Self { by_name: Arc::new(by_name) })
     }
 
+    /// The same ways with connection pools of their own, for another thread.
+    #[must_use]
+    pub fn with_own_pools(&self) -> Self {
+        let by_name = self.by_name.iter().map(|(name, exchange)| (name.clone(), exchange.with_own_pool())).collect();
+        Self { by_name: Arc::new(by_name) }
+    }
+
     /// Sends an upgrade request over a connection of its own.
     ///
     /// # Errors
@@ -140,16 +147,14 @@ impl Exchange {
             }
         };
         let connector = Connector { reach: Arc::new(reach), write_limit };
-        let pool = Client::builder(Background(tracker.clone()))
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(upstream.pool_idle_timeout)
-            .pool_max_idle_per_host(upstream.pool_max_idle)
-            .http1_max_buf_size(MAX_BUFFER)
-            .http1_title_case_headers(true)
-            .set_host(false)
-            .build(connector.clone());
+        let pool = pool(&upstream, &connector, tracker);
         Ok(Self { upstream, connector, pool, tracker: tracker.clone() })
+    }
+
+    fn with_own_pool(&self) -> Self {
+        let (upstream, connector, tracker) = (Arc::clone(&self.upstream), self.connector.clone(), self.tracker.clone());
+        let pool = pool(&upstream, &connector, &tracker);
+        Self { upstream, connector, pool, tracker }
     }
 
     async fn fresh(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
@@ -217,6 +222,18 @@ impl Exchange {
             () = deadline => Err(Attempt::Final(UpstreamError::ResponseTimeout(limit))),
         }
     }
+}
+
+fn pool(upstream: &Upstream, connector: &Connector, tracker: &Tracker) -> Client<Connector, Body> {
+    Client::builder(Background(tracker.clone()))
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(upstream.pool_idle_timeout)
+        .pool_max_idle_per_host(upstream.pool_max_idle)
+        .http1_max_buf_size(MAX_BUFFER)
+        .http1_title_case_headers(true)
+        .set_host(false)
+        .build(connector.clone())
 }
 
 enum Attempt {

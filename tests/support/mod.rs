@@ -8,7 +8,7 @@ use switchgate::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinHandle,
     time::timeout,
 };
@@ -28,7 +28,7 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) addresses: Vec<SocketAddr>,
-    stop: oneshot::Sender<()>,
+    stop: mpsc::Sender<()>,
     run: JoinHandle<Outcome>,
 }
 
@@ -36,13 +36,13 @@ impl Proxy {
     /// Starts one with this config, whose relative paths are taken from `folder`.
     pub(crate) async fn start_in(text: &str, folder: &Path) -> Self {
         let model = config::parse(text, &folder.join("proxy.toml")).unwrap_or_else(|errors| panic!("{errors}"));
-        let bound = server::bind(&model).await.unwrap_or_else(|error| panic!("{error}"));
+        let bound = server::bind(&model).unwrap_or_else(|error| panic!("{error}"));
         let addresses = bound.addresses().into_iter().map(|(_, address)| address).collect();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let run = tokio::spawn(async move {
-            let shutdown = async { drop(stopped.await) };
-            server::run(model, bound, shutdown).await.unwrap_or_else(|error| panic!("{error}"))
-        });
+        let (stop, stops) = mpsc::channel(2);
+        let run =
+            tokio::spawn(
+                async move { server::run(model, bound, stops).await.unwrap_or_else(|error| panic!("{error}")) },
+            );
         Self { addresses, stop, run }
     }
 
@@ -69,7 +69,7 @@ impl Proxy {
 
     /// Tells it to stop; the result is there when it has.
     pub(crate) fn stop(self) -> JoinHandle<Outcome> {
-        self.stop.send(()).unwrap();
+        self.stop.try_send(()).unwrap();
         self.run
     }
 }

@@ -396,4 +396,4 @@ pub fn control(kind: ControlKind, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<
 
 #[cfg(test)]
 #[path = "frame_tests.rs"]
-mod tests;
+pub(crate) mod tests;

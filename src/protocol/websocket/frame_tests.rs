@@ -9,18 +9,18 @@ fn rules(sender: Sender) -> FrameRules {
 }
 
 /// A frame as anybody might write it.
-fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut bytes = vec![first];
     let bit = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
-        short @ 0..=125 => bytes.push(bit | short as u8),
+        short @ 0..=125 => bytes.push(bit | u8::try_from(short).unwrap()),
         medium @ 126..=0xffff => {
             bytes.push(bit | 126);
-            bytes.extend((medium as u16).to_be_bytes());
+            bytes.extend(u16::try_from(medium).unwrap().to_be_bytes());
         }
         long => {
             bytes.push(bit | 127);
-            bytes.extend((long as u64).to_be_bytes());
+            bytes.extend(u64::try_from(long).unwrap().to_be_bytes());
         }
     }
     bytes.extend(mask.iter().flatten());

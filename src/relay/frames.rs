@@ -1,0 +1,289 @@
+//! The frames of one direction: what passes, what is taken out, and where a frame of ours goes in between.
+//!
+//! Only this file writes control frames, and only between two frames.
+
+use super::{
+    report::{Goodbye, Side},
+    session::Session,
+};
+use crate::{
+    config::relay_policy::{Frames, Policy},
+    protocol::websocket::{
+        close,
+        frame::{self, Control, ControlKind, Follower, FrameError, FrameRules, Sender, Stop},
+    },
+};
+
+/// Payload of a Ping of ours.
+pub(super) type Token = [u8; 8];
+
+/// Where bytes go that may pass.
+pub(super) trait Outlet {
+    /// Takes all of them, in order.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+/// What a slice brought.
+#[derive(Debug, Default)]
+pub(super) struct Brought {
+    pub(super) messages: u64,
+    /// The rule it broke, where rules are enforced. Nothing passes after it.
+    pub(super) broken: Option<FrameError>,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub(super) struct Lane {
+    from: Side,
+    session: Session,
+    /// `None` where bytes are just bytes.
+    follower: Option<Follower>,
+    /// The beginning of a header or of a control frame; at most as long as the longest control frame.
+    held: Vec<u8>,
+    /// A Ping of ours that waits for a boundary.
+    ping: Option<Token>,
+    /// A Close of ours that waits for one.
+    close: Option<u16>,
+    /// A Close has gone out here, theirs or ours: nothing may follow it.
+    sealed: bool,
+    /// The Ping whose Pong comes this way and is ours.
+    awaited: Option<Token>,
+    goodbye: Option<Box<Goodbye>>,
+    observed: Option<FrameError>,
+    /// The sender broke a rule: what it sends is thrown away unread.
+    broken: bool,
+}
+
+impl Lane {
+    pub(super) fn new(from: Side, policy: &Policy, session: Session) -> Self {
+        Self {
+            from,
+            session,
+            follower: (policy.frames != Frames::Off).then(Follower::default),
+            held: Vec::new(),
+            ping: None,
+            close: None,
+            sealed: false,
+            awaited: None,
+            goodbye: None,
+            observed: None,
+            broken: false,
+        }
+    }
+
+    /// Whether frames are known here, so that one of ours can go between them.
+    pub(super) fn is_followed(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// The Close that came this way.
+    pub(super) fn goodbye(&self) -> Option<&Goodbye> {
+        self.goodbye.as_deref()
+    }
+
+    pub(super) fn observed(&self) -> Option<FrameError> {
+        self.observed
+    }
+
+    /// Payload of the current frame that is still to come, and that may pass without a look.
+    pub(super) fn payload_ahead(&self) -> u64 {
+        match &self.follower {
+            Some(follower) if !self.sealed => follower.remaining(),
+            _ => 0,
+        }
+    }
+
+    /// So much of it passed by another way; answers the messages that ended.
+    pub(super) fn passed_by(&mut self, count: u64) -> u64 {
+        self.follower.as_mut().map_or(0, |follower| u64::from(follower.skip(count)))
+    }
+
+    /// A Ping is to go out at the next boundary; its Pong is expected on the other lane.
+    pub(super) fn queue_ping(&mut self, token: Token) {
+        self.ping = Some(token);
+    }
+
+    /// The Pong with this payload is ours.
+    pub(super) fn await_pong(&mut self, token: Token) {
+        self.awaited = Some(token);
+    }
+
+    /// A Close is to go out at the next boundary, unless one has gone out.
+    pub(super) fn queue_close(&mut self, code: u16) {
+        if !self.sealed {
+            self.close = Some(code);
+        }
+    }
+
+    /// Whether a frame of ours waits.
+    pub(super) fn has_queued(&self) -> bool {
+        self.ping.is_some() || self.close.is_some()
+    }
+
+    /// Writes what waits if this is a boundary; bytes held back have not passed, so before them is one.
+    pub(super) fn inject(&mut self, out: &mut impl Outlet) {
+        if self.has_queued() && self.follower.as_ref().is_some_and(Follower::at_boundary) {
+            self.write_queued(out);
+        }
+    }
+
+    fn write_queued(&mut self, out: &mut impl Outlet) {
+        let (ping, code) = (self.ping.take(), self.close.take());
+        if self.sealed {
+            return;
+        }
+        // RFC 6455 section 5.1: what goes upstream comes from a client.
+        let masked = self.from == Side::Downstream;
+        if let Some(token) = ping {
+            out.put(&frame::control(ControlKind::Ping, &token, masked.then(mask)));
+        }
+        if let Some(code) = code {
+            out.put(&frame::control(ControlKind::Close, &close::payload(code, ""), masked.then(mask)));
+            self.sealed = true;
+        }
+    }
+
+    fn rules(&self, policy: &Policy) -> FrameRules {
+        FrameRules {
+            sender: match self.from {
+                Side::Downstream => Sender::Client,
+                Side::Upstream => Sender::Server,
+            },
+            extensions: self.session.extensions,
+            max_frame_size: policy.max_frame_size,
+            max_message_size: policy.max_message_size,
+        }
+    }
+
+    /// Follows what was read and passes on what may pass.
+    pub(super) fn take(&mut self, fresh: &[u8], policy: &Policy, out: &mut impl Outlet) -> Brought {
+        if self.broken {
+            return Brought::default();
+        }
+        if self.follower.is_none() {
+            if !self.sealed {
+                out.put(fresh);
+            }
+            return Brought::default();
+        }
+        if self.held.is_empty() {
+            return self.follow(fresh, policy, out);
+        }
+        let mut joined = std::mem::take(&mut self.held);
+        joined.extend_from_slice(fresh);
+        self.follow(&joined, policy, out)
+    }
+
+    fn follow(&mut self, bytes: &[u8], policy: &Policy, out: &mut impl Outlet) -> Brought {
+        let rules = self.rules(policy);
+        let mut brought = Brought::default();
+        // What has been found good and not written yet: one write for as much as possible.
+        let (mut good_from, mut at) = (0, 0);
+        loop {
+            let Some(follower) = &mut self.follower else { return brought };
+            let rest = bytes.get(at..).unwrap_or_default();
+            let followed = follower.follow(rest, &rules, self.ping.is_some() || self.close.is_some());
+            at += followed.pass;
+            brought.messages += u64::from(followed.messages);
+            match followed.stop {
+                None => break,
+                Some(Stop::Partial) => {
+                    self.held = bytes.get(at..).unwrap_or_default().to_vec();
+                    break;
+                }
+                Some(Stop::Boundary) => {
+                    self.pass(bytes.get(good_from..at), out);
+                    good_from = at;
+                    self.write_queued(out);
+                }
+                Some(Stop::Control(control)) if self.is_ours(&control) => {
+                    self.pass(bytes.get(good_from..at), out);
+                    at += control.size;
+                    good_from = at;
+                }
+                Some(Stop::Control(control)) => {
+                    at += control.size;
+                    if control.kind == ControlKind::Close {
+                        self.pass(bytes.get(good_from..at), out);
+                        good_from = at;
+                        self.note_close(&control, policy);
+                    }
+                }
+                Some(Stop::Broken(error)) => {
+                    self.pass(bytes.get(good_from..at), out);
+                    if policy.frames == Frames::Enforce {
+                        self.broken = true;
+                        brought.broken = Some(error);
+                    } else {
+                        // From here on no boundary is known: bytes pass as bytes, and nothing of ours between them.
+                        self.observed = Some(error);
+                        self.follower = None;
+                        self.pass(bytes.get(at..), out);
+                    }
+                    return brought;
+                }
+            }
+        }
+        self.pass(bytes.get(good_from..at), out);
+        brought
+    }
+
+    fn pass(&self, bytes: Option<&[u8]>, out: &mut impl Outlet) {
+        if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty() && !self.sealed) {
+            out.put(bytes);
+        }
+    }
+
+    fn is_ours(&mut self, control: &Control) -> bool {
+        let ours = control.kind == ControlKind::Pong
+            && self.awaited.as_ref().is_some_and(|token| token.as_slice() == control.payload());
+        if ours {
+            self.awaited = None;
+        }
+        ours
+    }
+
+    fn note_close(&mut self, control: &Control, policy: &Policy) {
+        let said = close::parse(control.payload()).unwrap_or_default();
+        let (code, reason) = said.map_or((None, ""), |(code, reason)| (Some(code), reason));
+        self.goodbye.get_or_insert_with(|| Box::new(Goodbye { code, reason: reason.into() }));
+        if policy.frames == Frames::Enforce {
+            // RFC 6455 section 5.5.1: nothing follows a Close.
+            self.sealed = true;
+        }
+    }
+
+    /// The sender has ended its stream. If it did so without Close, between two frames, the other side is told with
+    /// `farewell` and need not guess.
+    pub(super) fn end(&mut self, policy: &Policy, farewell: Option<u16>, out: &mut impl Outlet) {
+        let held = std::mem::take(&mut self.held);
+        if policy.frames != Frames::Enforce && !held.is_empty() {
+            self.pass(Some(&held), out);
+            self.follower = None;
+        }
+        if let Some(code) = farewell.filter(|_| self.goodbye.is_none() && self.close.is_none()) {
+            self.queue_close(code);
+        }
+        self.inject(out);
+    }
+}
+
+/// A masking key (RFC 6455 §5.3).
+pub(super) fn mask() -> [u8; 4] {
+    random()
+}
+
+/// Random bytes. They protect nothing of ours here: what they mask is a fixed text, so a system without any is borne.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let _ = getrandom::fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,386 @@
+//! Both directions of one relay, its clocks, and the way it ends.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    Leg, Link,
+    control::{Control, Wish},
+    half::{self, Fault, Half, May, Polled, Step},
+    heartbeat::{Beat, Heartbeat},
+    rate::Bucket,
+    report::{End, Report, Side},
+    session::Session,
+};
+use crate::{
+    config::relay_policy::{Excess, Policy},
+    protocol::websocket::close,
+};
+
+/// How often a relay that waits for a slow side looks whether the other was reset meanwhile.
+///
+/// It does not read there, so no event would tell it.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+
+/// See the module page.
+pub(super) struct Pump<D, U> {
+    downstream: D,
+    upstream: U,
+    to_upstream: Half,
+    to_downstream: Half,
+    policy: Arc<Policy>,
+    session: Session,
+    control: Control,
+    begun: Instant,
+    /// When the last byte came from each side.
+    heard: Sides<Instant>,
+    beats: Sides<Heartbeat>,
+    bucket: Option<Box<Bucket>>,
+    first_to_end: Option<Side>,
+    first_to_close: Option<Side>,
+    /// When the first side ended its stream.
+    half_closed_at: Option<Instant>,
+    /// When the first Close passed.
+    close_at: Option<Instant>,
+    closing: Option<Box<Closing>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// The end is decided; both sides have until then to take their Close and to answer it.
+struct Closing {
+    end: End,
+    until: Instant,
+    /// A side that cannot be written to or read from any more.
+    dead: Option<Side>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sides<T> {
+    downstream: T,
+    upstream: T,
+}
+
+impl<T> Sides<T> {
+    fn of(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::Downstream => &mut self.downstream,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Something was decided that the halves have to act on.
+    Again,
+    Pending,
+    Over(End),
+}
+
+impl<D: Link, U: Link> Pump<D, U> {
+    pub(super) fn new(
+        downstream: Leg<D>,
+        upstream: Leg<U>,
+        policy: Arc<Policy>,
+        session: Session,
+        control: Control,
+    ) -> Self {
+        let begun = Instant::now();
+        Self {
+            to_upstream: Half::new(Side::Downstream, downstream.early, &policy, session),
+            to_downstream: Half::new(Side::Upstream, upstream.early, &policy, session),
+            downstream: downstream.stream,
+            upstream: upstream.stream,
+            bucket: policy.rate.map(|rate| Box::new(Bucket::new(rate, begun))),
+            policy,
+            session,
+            control,
+            begun,
+            heard: Sides { downstream: begun, upstream: begun },
+            beats: Sides::default(),
+            first_to_end: None,
+            first_to_close: None,
+            half_closed_at: None,
+            close_at: None,
+            closing: None,
+            timer: None,
+        }
+    }
+
+    pub(super) fn report(&self, end: End) -> Report {
+        let observed = |half: &Half, side| half.lane.observed().map(|error| (side, error));
+        Report {
+            to_upstream: self.control.passed(Side::Downstream),
+            to_downstream: self.control.passed(Side::Upstream),
+            duration: self.begun.elapsed(),
+            first_to_end: self.first_to_end,
+            first_to_close: self.first_to_close,
+            downstream_close: self.to_upstream.lane.goodbye().cloned(),
+            upstream_close: self.to_downstream.lane.goodbye().cloned(),
+            observed: observed(&self.to_upstream, Side::Downstream)
+                .or_else(|| observed(&self.to_downstream, Side::Upstream)),
+            end,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.control.register(cx.waker());
+        loop {
+            match self.turn(cx) {
+                // Each `Again` is one of few decisions, made once: an end, its deadline, a Ping that waits for its time.
+                Turn::Again => {}
+                Turn::Pending => return Poll::Pending,
+                Turn::Over(end) => return Poll::Ready(end),
+            }
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
+        match self.control.wish() {
+            Some(Wish::Cut) => return Turn::Over(self.decided().unwrap_or(End::Cut)),
+            Some(Wish::Close(code, cause)) if self.closing.is_none() => {
+                return self.begin_closing(End::Asked(code, cause), (code, code), None);
+            }
+            _ => {}
+        }
+        let now = Instant::now();
+        let held_until = self.bucket.as_mut().and_then(|bucket| bucket.held_until(now));
+        let mut stalled = false;
+        for from in [Side::Downstream, Side::Upstream] {
+            let held = from == Side::Downstream && held_until.is_some();
+            match self.poll_half(cx, from, held, now) {
+                Ok(step) => stalled |= step == Step::Stalled,
+                Err(turn) => return turn,
+            }
+        }
+        if let Some(closing) = &self.closing {
+            let (dead, until) = (closing.dead, closing.until);
+            return self.poll_closing(cx, dead, until, now);
+        }
+        if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !stalled {
+            return Turn::Over(End::Closed);
+        }
+        self.poll_clocks(cx, now, stalled, held_until)
+    }
+
+    /// Polls the direction from `from` to the other side, and takes in what it reports.
+    fn poll_half(&mut self, cx: &mut Context<'_>, from: Side, held: bool, now: Instant) -> Result<Step, Turn> {
+        let dead = self.closing.as_ref().and_then(|closing| closing.dead);
+        if dead == Some(from.other()) {
+            return Ok(Step::Waiting);
+        }
+        let other_ended = match from {
+            Side::Downstream => self.to_downstream.has_ended(),
+            Side::Upstream => self.to_upstream.has_ended(),
+        };
+        let may = May {
+            reads: match (dead == Some(from) || held, &self.bucket) {
+                (true, _) => 0,
+                (false, Some(_)) if from == Side::Downstream => 1,
+                (false, _) => half::READS_A_POLL,
+            },
+            farewell: (!other_ended).then(|| farewell(from, &self.policy)),
+            finish: self.closing.is_none(),
+        };
+        let (half, polled) = match from {
+            Side::Downstream => {
+                let half = &mut self.to_upstream;
+                let polled = half.poll(cx, &mut self.downstream, &mut self.upstream, &self.policy, may);
+                (half, polled)
+            }
+            Side::Upstream => {
+                let half = &mut self.to_downstream;
+                let polled = half.poll(cx, &mut self.upstream, &mut self.downstream, &self.policy, may);
+                (half, polled)
+            }
+        };
+        let Polled { step, read, passed } = polled;
+        if read > 0 {
+            *self.heard.of(from) = now;
+            self.control.heard(u64::try_from((now - self.begun).as_millis()).unwrap_or(u64::MAX));
+        }
+        if passed.bytes > 0 || passed.messages > 0 {
+            self.control.count(from, passed);
+        }
+        if half.lane.goodbye().is_some() {
+            self.close_at.get_or_insert(now);
+            if self.closing.is_none() {
+                self.first_to_close.get_or_insert(from);
+            }
+        }
+        if half.has_ended() && self.half_closed_at.is_none() {
+            self.half_closed_at = Some(now);
+            self.first_to_end.get_or_insert(from);
+        }
+        if from == Side::Downstream
+            && let Some(bucket) = &mut self.bucket
+        {
+            bucket.take(read, passed.messages);
+            let excess = self.policy.rate.is_some_and(|rate| rate.excess == Excess::Close);
+            if excess && self.closing.is_none() && bucket.held_until(now).is_some() {
+                return Err(self.begin_closing(End::Rate, (close::POLICY, close::POLICY), None));
+            }
+        }
+        match step {
+            Ok(step) => Ok(step),
+            Err(Fault::Read(error)) => Err(self.lost(from, error)),
+            Err(Fault::Write(error)) => Err(self.lost(from.other(), error)),
+            Err(Fault::Broken(error)) => {
+                Err(self.begin_closing(End::Broken(from, error), (error.code(), error.code()), None))
+            }
+        }
+    }
+
+    /// A side can neither be read from nor written to.
+    fn lost(&mut self, side: Side, error: io::Error) -> Turn {
+        if self.closing.is_some() {
+            return Turn::Over(self.decided().unwrap_or(End::Failed(error)));
+        }
+        // Once both have said goodbye a reset is only a rough way to hang up.
+        let both_said = self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
+        self.first_to_end.get_or_insert(side);
+        let end = if both_said { End::Closed } else { End::Failed(error) };
+        let code = farewell(side, &self.policy);
+        self.begin_closing(end, (code, code), Some(side))
+    }
+
+    /// Decides the end. `codes` are those for the downstream and for the upstream.
+    fn begin_closing(&mut self, end: End, codes: (u16, u16), dead: Option<Side>) -> Turn {
+        if let Some(closing) = &mut self.closing {
+            // It was decided before; only that nothing more can be said to a dead side is new.
+            closing.dead = closing.dead.or(dead);
+            return Turn::Again;
+        }
+        self.to_downstream.lane.queue_close(codes.0);
+        self.to_upstream.lane.queue_close(codes.1);
+        let until = Instant::now() + self.policy.close_timeout;
+        self.closing = Some(Box::new(Closing { end, until, dead }));
+        Turn::Again
+    }
+
+    fn decided(&mut self) -> Option<End> {
+        self.closing.take().map(|closing| closing.end)
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>, dead: Option<Side>, until: Instant, now: Instant) -> Turn {
+        // A side is done with when it has taken all it can be told, and has answered or is past answering.
+        let told = |out: &Half| {
+            out.is_flushed() && (out.lane.is_sealed() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
+        };
+        let answered = |back: &Half| {
+            back.lane.goodbye().is_some() || back.has_ended() || !(back.lane.is_followed() || back.lane.is_broken())
+        };
+        let (downstream_told, upstream_told) = (told(&self.to_downstream), told(&self.to_upstream));
+        // What a side that broke a rule says is not followed any more: the end of the stream is its sign to hang up.
+        if downstream_told && self.to_upstream.lane.is_broken() {
+            let _ = half::shut_down(cx, &mut self.downstream);
+        }
+        if upstream_told && self.to_downstream.lane.is_broken() {
+            let _ = half::shut_down(cx, &mut self.upstream);
+        }
+        let downstream = dead == Some(Side::Downstream) || downstream_told && answered(&self.to_upstream);
+        let upstream = dead == Some(Side::Upstream) || upstream_told && answered(&self.to_downstream);
+        let over = now >= until || downstream && upstream;
+        if over {
+            // TLS says goodbye of its own; a side that does not take it is not waited for.
+            let _ = half::shut_down(cx, &mut self.downstream);
+            let _ = half::shut_down(cx, &mut self.upstream);
+            return Turn::Over(self.decided().unwrap_or(End::Closed));
+        }
+        self.wake_at(cx, until)
+    }
+
+    /// What the clocks say: the first deadline that has passed, or when to look again.
+    fn poll_clocks(&mut self, cx: &mut Context<'_>, now: Instant, stalled: bool, held_until: Option<Instant>) -> Turn {
+        let policy = Arc::clone(&self.policy);
+        let last_byte = self.heard.downstream.max(self.heard.upstream);
+        let away = (close::GOING_AWAY, close::GOING_AWAY);
+        let clocks = [
+            (policy.idle_timeout, Some(last_byte), End::Idle as fn(Duration) -> End),
+            (self.session.max_lifetime, Some(self.begun), End::Lifetime),
+            (policy.half_close_timeout, self.half_closed_at, End::HalfClose),
+            (Some(policy.close_timeout), self.close_at, End::CloseWait),
+        ];
+        let mut next = held_until;
+        let mut earlier = |at: Instant| next = Some(next.map_or(at, |known| known.min(at)));
+        for (limit, from, end) in clocks {
+            let (Some(limit), Some(from)) = (limit, from) else { continue };
+            if now >= from + limit {
+                let end = end(limit);
+                let both_said =
+                    self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
+                // Both have said goodbye and neither hangs up: there is nothing left to wait for.
+                return if both_said { Turn::Over(End::Closed) } else { self.begin_closing(end, away, None) };
+            }
+            earlier(from + limit);
+        }
+        if let Some(ping) = &policy.ping {
+            for (side, asks) in [(Side::Downstream, ping.client), (Side::Upstream, ping.upstream)] {
+                if !asks || self.half_closed_at.is_some() || self.close_at.is_some() || !self.both_followed() {
+                    continue;
+                }
+                let heard = *self.heard.of(side);
+                match self.beats.of(side).beat(ping, heard, now) {
+                    Beat::Wait(at) => earlier(at),
+                    Beat::Ask(token) => {
+                        let (out, back) = match side {
+                            Side::Downstream => (&mut self.to_downstream, &mut self.to_upstream),
+                            Side::Upstream => (&mut self.to_upstream, &mut self.to_downstream),
+                        };
+                        out.lane.queue_ping(token);
+                        back.lane.await_pong(token);
+                        return Turn::Again;
+                    }
+                    Beat::Dead => {
+                        return self.begin_closing(End::PeerDead(side, ping.timeout), away, Some(side));
+                    }
+                }
+            }
+        }
+        if stalled {
+            if let Some(error) = self.downstream.take_error() {
+                return self.lost(Side::Downstream, error);
+            }
+            if let Some(error) = self.upstream.take_error() {
+                return self.lost(Side::Upstream, error);
+            }
+            earlier(now + STALL_CHECK);
+        }
+        match next {
+            None => Turn::Pending,
+            Some(at) => self.wake_at(cx, at),
+        }
+    }
+
+    fn both_followed(&self) -> bool {
+        self.to_upstream.lane.is_followed() && self.to_downstream.lane.is_followed()
+    }
+
+    /// Sees to it that the task is woken at that time. An armed timer that fires early costs one look; moving it at
+    /// every byte would cost more.
+    fn wake_at(&mut self, cx: &mut Context<'_>, at: Instant) -> Turn {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.is_elapsed() || timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        match timer.as_mut().poll(cx) {
+            Poll::Pending => Turn::Pending,
+            Poll::Ready(()) => Turn::Again,
+        }
+    }
+}
+
+/// The code that tells the other side that `lost` is gone.
+fn farewell(lost: Side, policy: &Policy) -> u16 {
+    match lost {
+        Side::Downstream => close::GOING_AWAY,
+        Side::Upstream => policy.upstream_lost_code,
+    }
+}

@@ -1,0 +1,146 @@
+//! How a stop goes: WebSockets are told to close one after the other, and what is left in the end is cut.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::Outcome;
+use crate::{
+    config::{model::Drain, relay_policy::Frames},
+    drain::Live,
+    registry::Entry,
+    relay::Cause,
+    stack::LiveParts,
+};
+
+/// How often the next few WebSockets are told to close.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How often the log says how far it is.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Drains, and cuts what is left at the end of the grace or when `stops` has something more.
+pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Receiver<()>) -> Outcome {
+    let at_first = live.tracker.live();
+    tracing::info!(
+        connections = at_first.connections,
+        websockets = at_first.relays,
+        grace = ?drain.grace,
+        spread = ?drain.spread,
+        "stopping"
+    );
+    live.tracker.start_draining();
+    let hurry = async {
+        match stops.recv().await {
+            Some(()) => {}
+            None => std::future::pending().await,
+        }
+    };
+    let all_ended = tokio::select! {
+        () = live.tracker.all_ended() => true,
+        () = tell(drain, live, at_first.relays) => false,
+        () = tokio::time::sleep(drain.grace) => false,
+        () = hurry => {
+            tracing::warn!("second signal: cutting what is left");
+            false
+        }
+    };
+    let cut = if all_ended { Live::default() } else { live.tracker.live() };
+    live.registry.cut_all();
+    live.tracker.finish().await;
+    tracing::info!(
+        websockets_ended = at_first.relays.saturating_sub(cut.relays),
+        websockets_cut = cut.relays,
+        connections_cut = cut.connections,
+        "stopped"
+    );
+    Outcome { cut }
+}
+
+/// Tells the WebSockets to close, evenly over the spread, and the log how many are left. Does not end.
+async fn tell(drain: &Drain, live: &LiveParts, total: usize) {
+    let begun = Instant::now();
+    let mut waiting = unasked(live);
+    let (mut told, first) = (0, waiting.len());
+    let mut said_at = begun;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let due = due(first, begun.elapsed(), drain.spread);
+        while told < due {
+            told += 1;
+            close(waiting.pop(), drain.code);
+        }
+        if begun.elapsed() >= drain.spread {
+            // Some were opened after the count: their handshake was under way when the stop began.
+            unasked(live).into_iter().for_each(|entry| close(Some(entry), drain.code));
+        }
+        if said_at.elapsed() >= PROGRESS {
+            said_at = Instant::now();
+            let left = live.tracker.live().relays;
+            let seconds = drain.grace.saturating_sub(begun.elapsed()).as_secs();
+            tracing::info!("draining: {} of {} left, {seconds} s", grouped(left), grouped(total.max(left)));
+        }
+    }
+}
+
+/// Those that can be told: where bytes are just bytes there is no Close, and they go on until the grace is over.
+fn unasked(live: &LiveParts) -> Vec<Arc<Entry>> {
+    let mut unasked = live.registry.unasked();
+    unasked.retain(|entry| entry.route.relay.frames != Frames::Off);
+    unasked
+}
+
+fn close(entry: Option<Arc<Entry>>, code: u16) {
+    if let Some(entry) = entry {
+        entry.close(code, Cause::Drain);
+    }
+}
+
+/// How many of `total` have had their turn by now.
+fn due(total: usize, elapsed: Duration, spread: Duration) -> usize {
+    if elapsed >= spread {
+        return total;
+    }
+    let wide = |count: usize| u128::try_from(count).unwrap_or(u128::MAX);
+    let due = wide(total).saturating_mul(elapsed.as_millis()) / spread.as_millis().max(1);
+    usize::try_from(due).unwrap_or(total).min(total)
+}
+
+/// `5000` as `5,000`.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_even_over_the_spread() {
+        let spread = Duration::from_secs(10);
+        for (elapsed, expected) in [(0, 0), (1, 500), (5, 2500), (9, 4500), (10, 5000), (60, 5000)] {
+            assert_eq!(due(5000, Duration::from_secs(elapsed), spread), expected, "{elapsed} s");
+        }
+        assert_eq!(due(7, Duration::ZERO, Duration::ZERO), 7);
+    }
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        for (count, text) in [(0, "0"), (812, "812"), (5000, "5,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(count), text);
+        }
+    }
+}

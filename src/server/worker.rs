@@ -1,0 +1,153 @@
+//! The threads that carry the traffic: each with a runtime, listening sockets and upstream connections of its own.
+//!
+//! A connection is served by the thread that accepted it, to its end: nothing it does wakes another thread. See
+//! docs/adr/0001-one-runtime-per-core.md.
+
+use std::{io, net, sync::Arc, thread};
+
+use tokio::{net::TcpListener, runtime, sync::oneshot};
+
+use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
+use crate::{
+    config::model::Model,
+    downstream::{self, Connection, ConnectionLimits},
+    drain::Tracker,
+    net::{
+        BoxedIo,
+        listener::{Accepted, Acceptor},
+        tls,
+    },
+    stack::{self, LiveParts, Stack},
+    upstream::Exchanges,
+};
+
+/// Running threads. They end when the tracker says that all is over.
+pub(super) struct Workers {
+    ends: Vec<oneshot::Receiver<()>>,
+    tracker: Tracker,
+}
+
+impl Workers {
+    /// Waits until all have ended.
+    pub(super) async fn join(mut self) {
+        for ended in self.ends.drain(..) {
+            // Its sender goes with the thread, however that ends.
+            let _ended = ended.await;
+        }
+    }
+}
+
+impl Drop for Workers {
+    /// Whoever gives up on the server does not leave its threads behind.
+    fn drop(&mut self) {
+        self.tracker.abandon();
+    }
+}
+
+/// Starts one thread for each set of sockets.
+pub(super) fn start(
+    model: &Model,
+    bound: Bound,
+    exchanges: &Exchanges,
+    live: &LiveParts,
+) -> Result<Workers, ServerError> {
+    let limits = Arc::new(connection_limits(&model.limits));
+    let mut shares: Vec<Vec<(net::TcpListener, Front)>> = Vec::new();
+    for BoundListener { name, sockets, tls, permits } in bound.listeners {
+        shares.resize_with(shares.len().max(sockets.len()), Vec::new);
+        for (share, sockets) in shares.iter_mut().zip(sockets) {
+            share.extend(sockets.into_iter().map(|socket| {
+                let front = Front {
+                    name: Arc::clone(&name),
+                    tls: tls.clone(),
+                    limits: Arc::clone(&limits),
+                    permits: Arc::clone(&permits),
+                };
+                (socket, front)
+            }));
+        }
+    }
+    let mut workers = Workers { ends: Vec::new(), tracker: live.tracker.clone() };
+    for (index, share) in shares.into_iter().enumerate() {
+        let failed = |source| ServerError::Worker { index, source };
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let stack = stack::build(model, exchanges.with_own_pools(), live);
+        let tracker = live.tracker.clone();
+        let (ended, end) = oneshot::channel::<()>();
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                runtime.block_on(work(share, stack, tracker));
+                drop(runtime);
+                drop(ended);
+            })
+            .map_err(failed)?;
+        workers.ends.push(end);
+    }
+    Ok(workers)
+}
+
+/// The life of one thread.
+async fn work(share: Vec<(net::TcpListener, Front)>, stack: Stack, tracker: Tracker) {
+    for (socket, front) in share {
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let acceptor = Acceptor::new(socket, Arc::clone(&front.permits), Arc::clone(&front.name));
+                tracker.background(front.accept(acceptor, stack.clone(), tracker.clone()));
+            }
+            Err(error) => report(&front, &error),
+        }
+    }
+    tracker.finished().await;
+}
+
+fn report(front: &Front, error: &io::Error) {
+    tracing::error!(listener = %front.name, %error, "a worker cannot accept here; the others go on");
+}
+
+/// What one listening socket needs to serve a connection.
+#[derive(Clone)]
+struct Front {
+    name: Arc<str>,
+    tls: Option<BoundTls>,
+    limits: Arc<ConnectionLimits>,
+    permits: Arc<tokio::sync::Semaphore>,
+}
+
+impl Front {
+    /// Accepts until the drain begins; the socket closes with this future.
+    async fn accept(self, acceptor: Acceptor, stack: Stack, tracker: Tracker) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = acceptor.accept() => accepted,
+                () = tracker.draining() => return,
+            };
+            let (front, stack, own) = (self.clone(), stack.clone(), tracker.clone());
+            tracker.connection(async move { front.serve(accepted, stack, own).await });
+        }
+    }
+
+    async fn serve(self, accepted: Accepted, stack: Stack, tracker: Tracker) {
+        let Accepted { stream, remote, permit } = accepted;
+        let io: BoxedIo = match &self.tls {
+            None => Box::new(stream),
+            Some(bound) => {
+                let handshake = tls::accept(&bound.acceptor, stream, bound.handshake_timeout);
+                let stream = tokio::select! {
+                    done = handshake => done,
+                    () = tracker.draining() => return,
+                };
+                match stream {
+                    Ok(stream) => Box::new(stream),
+                    Err(error) => {
+                        let error = tls::explained(&error);
+                        tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
+                        return;
+                    }
+                }
+            }
+        };
+        let connection = Connection::new(self.name, remote, self.tls.is_some(), permit);
+        downstream::serve(io, connection, self.limits, stack, &tracker).await;
+    }
+}
