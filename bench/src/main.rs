@@ -1,11 +1,17 @@
 //! Measures switchgate side by side with nginx, HAProxy and a bare epoll relay. See README.md.
+//!
+//! `compare` is the one command for people. It starts this same program again as `backend`, `floor` and `load`, each
+//! a process of its own, so that what is read from /proc belongs to the proxy alone.
 
 mod backend;
+mod bars;
 mod clock;
+mod compare;
 mod floor;
 mod hold;
 mod limits;
 mod load;
+mod scenario;
 mod slots;
 mod wire;
 
@@ -16,12 +22,25 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
 
 const USAGE: &str = "\
-usage: bench backend
-       bench floor BACKEND THREADS [--splice]
-       bench load KEY=VALUE..
-       bench hold COMMAND..
+usage: bench compare [options]
 
-They print a port, a process id or figures, and end when standard input does.
+Runs every scenario through each proxy in turn and prints a Markdown table.
+
+  --quick             less work and three rounds: under five minutes on two cores
+  --only NAME,..      only these: echo-64, echo-4k, push-256, big-1m, handshake, get, idle, latency
+  --peers NAME,..     only these: switchgate, nginx, haproxy, floor
+  --workers N         threads of each proxy (default 1)
+  --rounds N          rounds, of which the median is taken (default 5, quick 3)
+  --switchgate PATH   this program rather than the one beside this one
+  --out FILE          the table into a file as well
+  --strict            exit code 1 when a bar is missed
+
+Internal, and started by compare; each ends when its standard input does:
+
+  bench backend                             prints its port
+  bench floor BACKEND THREADS [--splice]    prints its port
+  bench load KEY=VALUE..                    prints `ready`, waits for a line, prints what it did
+  bench hold COMMAND..                      prints the command's process id
 ";
 
 fn main() -> ExitCode {
@@ -30,25 +49,31 @@ fn main() -> ExitCode {
         Some((command, rest)) => (command.as_str(), rest),
         None => ("--help", [].as_slice()),
     };
-    let done = match command {
-        "backend" => backend::run(),
-        "floor" => floor::run(rest),
-        "hold" => hold::run(rest),
-        "load" => load::run(rest),
+    let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
+    let ended = match command {
+        "compare" => match compare::Options::parse(rest) {
+            Ok(options) => compare::run(&options),
+            Err(error) => return misused(&error),
+        },
+        "backend" => done(backend::run()),
+        "floor" => done(floor::run(rest)),
+        "hold" => done(hold::run(rest)),
+        "load" => done(load::run(rest)),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        other => {
-            eprintln!("error: there is no command `{other}`\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        other => return misused(&format!("there is no command `{other}`").into()),
     };
-    if let Err(error) = done {
+    ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+        ExitCode::FAILURE
+    })
+}
+
+fn misused(error: &Error) -> ExitCode {
+    eprintln!("error: {error}\n\n{USAGE}");
+    ExitCode::from(2)
 }
 
 /// Ends this process when its standard input does: a parent that dies leaves nothing behind.

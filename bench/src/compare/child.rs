@@ -1,0 +1,66 @@
+//! A process of this program under another name: backend, floor, load, or the holder of a proxy.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+use crate::Result;
+
+/// A child. It ends when its standard input does; dropped, it is given the time to do so.
+pub(super) struct Child {
+    child: process::Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Child {
+    /// Starts this program with other arguments. What it says on standard error goes to `errors`.
+    pub(super) fn start(arguments: &[String], errors: &Path, environment: &[(&str, String)]) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::options().create(true).append(true).open(errors)?)
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().ok_or("a child without standard output")?);
+        Ok(Self { child, stdin, stdout })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line it prints. Every child bounds its own work, so this ends.
+    pub(super) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.stdout.read_line(&mut line)? == 0 {
+            return Err("it ended before its time".into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Lets it go on.
+    pub(super) fn go(&mut self) -> Result<()> {
+        let stdin = self.stdin.as_mut().ok_or("a child without standard input")?;
+        Ok(stdin.write_all(b"go\n")?)
+    }
+
+    /// Ends its standard input and waits until it has followed.
+    pub(super) fn end(&mut self) -> Result<ExitStatus> {
+        self.stdin.take();
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Whatever it says now, somebody has failed already.
+        let _ = self.end();
+    }
+}
