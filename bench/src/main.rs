@@ -33,6 +33,7 @@ Runs every scenario through each proxy in turn and prints a Markdown table.
   --rounds N          rounds, of which the median is taken (default 5, quick 3)
   --switchgate PATH   this program rather than the one beside this one
   --out FILE          the table into a file as well
+  --splice-always     HAProxy splices 1 MiB messages whether it thinks that it pays or not
   --strict            exit code 1 when a bar is missed
 
 Internal, and started by compare; each ends when its standard input does:

@@ -105,7 +105,7 @@ pub(crate) fn all(quick: bool, most: usize) -> Vec<Scenario> {
         // To 500 clients at once, 40 times a second.
         let of_500 = Scenario { kind: Kind::Push, connections: 500, rate: 20_000, together: 500, ..base.clone() };
         found.push(Scenario { group: "push-256", name: push, size: 256, count: amount(20_000, 100_000), ..of_500 });
-        let (count, size) = (amount(if tls { 120 } else { 400 }, if tls { 600 } else { 2_000 }), 1 << 20);
+        let (count, size) = (amount(if tls { 160 } else { 400 }, if tls { 600 } else { 2_000 }), 1 << 20);
         let big = Scenario { group: "big-1m", name: big, size, count, metric: Metric::CpuPerGigabyte, ..base.clone() };
         found.push(Scenario { connections: 4, ..big });
         let count = amount(15_000, 60_000);

@@ -5,11 +5,16 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::Result;
 
-/// A child. It ends when its standard input does; dropped, it is given the time to do so.
+/// How long a child has to end by itself: longer than the holder of a proxy gives to that.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A child. It ends when its standard input does; dropped, it is given time for that and then killed.
 pub(super) struct Child {
     child: process::Child,
     stdin: Option<ChildStdin>,
@@ -60,7 +65,16 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Whatever it says now, somebody has failed already.
-        let _ = self.end();
+        self.stdin.take();
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                // It is gone already, or it goes now.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

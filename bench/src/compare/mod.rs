@@ -32,6 +32,7 @@ const FILES_EACH: u64 = 2;
 /// A sentence about the first run that failed. Every process started here is gone then.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let began = Instant::now();
+    let load_before = report::load_average();
     let place = Place::prepare(options)?;
     let present = |peer: &Peer| *peer == Peer::Floor || place.program(*peer).is_some();
     let peers: Vec<Peer> = options.peers.iter().copied().filter(present).collect();
@@ -47,13 +48,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         for (scenario, rows) in scenarios.iter().zip(&mut rows) {
             if round < scenario.rounds(options.rounds) {
                 eprint!("round {} of {}, {}:", round + 1, options.rounds, scenario.name);
-                one_round(&place, scenario, &order, rows)?;
+                let done = one_round(&place, scenario, &order, rows);
                 eprintln!();
+                done?;
             }
         }
     }
     let rows = rows.into_iter().flatten().collect();
-    let report = Report { place: &place, options, scenarios: &scenarios, rows, took: began.elapsed() };
+    let report = Report { place: &place, options, scenarios: &scenarios, rows, load_before, took: began.elapsed() };
     let text = report.to_markdown();
     print!("{text}");
     if let Some(path) = &options.out {

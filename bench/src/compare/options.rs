@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(super) switchgate: Option<PathBuf>,
     pub(super) out: Option<PathBuf>,
     pub(super) strict: bool,
+    /// HAProxy splices whatever it can, in place of when it thinks that it pays.
+    pub(super) splice_always: bool,
     /// The arguments as they were given, to be repeated.
     pub(super) words: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Options {
             switchgate: None,
             out: None,
             strict: false,
+            splice_always: false,
             words: arguments.to_vec(),
         };
         let mut words = arguments.iter();
@@ -45,6 +48,7 @@ impl Options {
             match word.as_str() {
                 "--quick" => options.quick = true,
                 "--strict" => options.strict = true,
+                "--splice-always" => options.splice_always = true,
                 "--only" => options.only = groups(value()?)?,
                 "--peers" => options.peers = peers(value()?)?,
                 "--workers" => options.workers = number(value()?)?,

@@ -109,11 +109,16 @@ impl Peer {
             (_, false) => "16384",
             (_, true) => "65536",
         };
+        let splice = match (bulk, place.splice_always) {
+            (false, _) => "",
+            (true, false) => "option splice-auto",
+            (true, true) => "option splice-request\n    option splice-response",
+        };
         let file = |name: &str| place.file(name).display().to_string();
         let values = [
             ("workers", workers),
             ("buffer", buffer.to_owned()),
-            ("splice", if bulk { "option splice-auto".to_owned() } else { String::new() }),
+            ("splice", splice.to_owned()),
             ("open_files", place.open_files.to_string()),
             // Each client takes two: its own and the one towards the backend.
             ("connections", place.connections().to_string()),

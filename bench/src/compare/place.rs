@@ -15,6 +15,7 @@ use crate::{Result, limits};
 pub(super) struct Place {
     pub(super) folder: PathBuf,
     pub(super) workers: usize,
+    pub(super) splice_always: bool,
     /// The limit of open files, for us and our children.
     pub(super) open_files: u64,
     pub(super) programs: Vec<Program>,
@@ -41,6 +42,7 @@ impl Place {
         let mut place = Self {
             folder,
             workers: options.workers,
+            splice_always: options.splice_always,
             open_files,
             programs: Vec::new(),
             knows_workers: false,
@@ -157,4 +159,15 @@ fn version(path: &Path, peer: Peer) -> String {
     let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
     let line = text.lines().find(|line| line.contains(|sign: char| sign.is_ascii_digit()));
     line.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_or_missed() {
+        assert!(find("sh").is_some());
+        assert_eq!(find("no-such-program-anywhere"), None);
+    }
 }

@@ -22,7 +22,11 @@ impl CpuTimes {
                 }
             }
         }
-        if times.is_empty() { Err(format!("process {root} is gone").into()) } else { Ok(Self(times)) }
+        if times.is_empty() {
+            Err(format!("process {root} is gone, or this kernel keeps no schedstat").into())
+        } else {
+            Ok(Self(times))
+        }
     }
 
     #[cfg(test)]

@@ -64,6 +64,8 @@ pub(super) struct Report<'a> {
     pub(super) options: &'a Options,
     pub(super) scenarios: &'a [Scenario],
     pub(super) rows: Vec<Row>,
+    /// The load average of the last minute.
+    pub(super) load_before: Option<String>,
     pub(super) took: Duration,
 }
 
@@ -103,6 +105,21 @@ impl Report<'_> {
             false => "by TOKIO_WORKER_THREADS: this build has no key `workers`",
         };
         notes.push(format!("{} thread(s) in each proxy; switchgate's {threads}", options.workers));
+        if let Some(load) = &self.load_before {
+            notes.push(format!("load average when it began: {load}; above 0.5 somebody else was at work"));
+        }
+        if scenarios.iter().any(Scenario::is_bulk) {
+            notes.push(
+                match place.splice_always {
+                    true => "1 MiB: HAProxy with `option splice-request` and `splice-response`, the floor splices too",
+                    false => {
+                        "1 MiB: HAProxy with `option splice-auto`, which may decide not to splice (see \
+                         --splice-always); the floor always splices"
+                    }
+                }
+                .to_owned(),
+            );
+        }
         let count = |group: &str| scenarios.iter().find(|it| it.group == group).map(|it| it.connections);
         let mut method = format!(
             "{} rounds, each in another order of the proxies, each run with fresh processes and a warm-up of a tenth; \
@@ -135,6 +152,11 @@ impl Report<'_> {
         ));
         notes
     }
+}
+
+/// The load average of the last minute.
+pub(super) fn load_average() -> Option<String> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next().map(str::to_owned)
 }
 
 fn kernel() -> String {

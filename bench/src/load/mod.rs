@@ -69,8 +69,10 @@ fn finish(counted: Counted) -> Result<()> {
 
 fn wait() -> Result<()> {
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(())
+    match std::io::stdin().lock().read_line(&mut line)? {
+        0 => Err("nobody waits for this load any longer".into()),
+        _ => Ok(()),
+    }
 }
 
 fn echo(round: &mut Round, dialler: &Dialler, plan: &Plan, took: &mut Vec<u64>) -> Result<(u64, u64)> {
