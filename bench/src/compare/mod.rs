@@ -79,16 +79,13 @@ fn order(peers: &[Peer], round: usize) -> Vec<Peer> {
 fn one_round(place: &Place, scenario: &Scenario, order: &[Peer], rows: &mut [Row]) -> Result<()> {
     // The floor speaks no TLS.
     let takes_part = |peer: &Peer| *peer != Peer::Floor || scenario.secured == Secured::No;
-    let base = match scenario.metric {
-        Metric::AddedLatency => measure::run(place, Peer::Direct, scenario)?,
-        _ => vec![0.0; rows.len()],
-    };
+    let base = (scenario.metric == Metric::AddedLatency).then_some(Peer::Direct);
     let mut found = vec![Round::new(); rows.len()];
-    for peer in order.iter().copied().filter(takes_part) {
-        let figures = measure::run(place, peer, scenario)?;
-        for ((round, figure), base) in found.iter_mut().zip(figures).zip(&base) {
-            eprint!(" {} {:.2}", peer.name(), figure - base);
-            round.insert(peer, figure - base);
+    for peer in base.into_iter().chain(order.iter().copied().filter(takes_part)) {
+        eprint!(" {}", peer.name());
+        for (round, figure) in found.iter_mut().zip(measure::run(place, peer, scenario)?) {
+            eprint!(" {figure:.2}");
+            round.insert(peer, figure);
         }
     }
     for (row, round) in rows.iter_mut().zip(found) {

@@ -8,10 +8,7 @@ use super::{
     place::Place,
     statistics::{self, Round},
 };
-use crate::{
-    bars::{self, Standing},
-    scenario::Scenario,
-};
+use crate::{bars, scenario::Scenario};
 
 /// A row of the table, still with every round.
 pub(super) struct Row {
@@ -29,17 +26,17 @@ impl Row {
 
     /// Each bar, and whether it is kept.
     fn verdicts(&self) -> Vec<(String, Option<bool>)> {
-        let standing = statistics::standing(&self.rounds);
+        let standing = statistics::standing(&statistics::less_direct(&self.rounds));
         bars::of(&self.name).map(|limit| (limit.to_text(self.unit), limit.is_kept(&standing))).collect()
     }
 
     fn to_line(&self) -> String {
-        let figure =
-            |peer| statistics::figure(&self.rounds, peer).map_or("–".to_owned(), |value| format!("{value:.2}"));
-        let ratio = |ratio: Option<f64>| ratio.map_or("–".to_owned(), |value| format!("{value:.2}"));
-        let Standing { to_best, to_haproxy, to_floor, .. } = statistics::standing(&self.rounds);
+        let rounds = statistics::less_direct(&self.rounds);
+        let figure = |peer| statistics::figure(&rounds, peer).map_or("–".to_owned(), |value| format!("{value:.2}"));
         let [switchgate, nginx, haproxy, floor] = Peer::ALL.map(figure);
-        let [best, to_haproxy, to_floor] = [to_best, to_haproxy, to_floor].map(ratio);
+        let best = to_ratio(statistics::ratios(&rounds, statistics::best));
+        let to_haproxy = to_ratio(statistics::ratios(&rounds, |round| round.get(&Peer::Haproxy).copied()));
+        let to_floor = to_ratio(statistics::ratios(&rounds, |round| round.get(&Peer::Floor).copied()));
         let verdicts: Vec<String> = self
             .verdicts()
             .into_iter()
@@ -56,6 +53,13 @@ impl Row {
             verdicts.join("; ")
         )
     }
+}
+
+/// The median, and between which values it lies.
+fn to_ratio(ratios: Vec<f64>) -> String {
+    let range = statistics::range(&ratios).filter(|(least, greatest)| least < greatest);
+    let range = range.map_or(String::new(), |(least, greatest)| format!(" ({least:.2}–{greatest:.2})"));
+    statistics::median(ratios).map_or("–".to_owned(), |median| format!("{median:.2}{range}"))
 }
 
 /// Everything that was found out.
@@ -123,7 +127,7 @@ impl Report<'_> {
         let count = |group: &str| scenarios.iter().find(|it| it.group == group).map(|it| it.connections);
         let mut method = format!(
             "{} rounds, each in another order of the proxies, each run with fresh processes and a warm-up of a tenth; \
-             figures are medians, ratios are taken inside each round and then the median; ÷ best is against the \
+             figures are medians, ratios are taken inside each round and then the median (least–greatest); ÷ best is against the \
              cheaper of nginx and HAProxy",
             options.rounds
         );
@@ -141,7 +145,7 @@ impl Report<'_> {
         notes.push(
             "CPU is that of all threads of the proxy's process tree (/proc/PID/task/TID/schedstat), for a message \
              relayed one way: an echo is two. Memory is Private_Clean + Private_Dirty of smaps_rollup. Added latency \
-             is that through the proxy less that on a plain connection to the backend. One ECDSA P-256 certificate, \
+             is that through the proxy less the least that a plain connection to the backend took in any round. One ECDSA P-256 certificate, \
              TLS 1.3, X25519, AES-128-GCM for all; no access logs; all checks of switchgate are on."
                 .to_owned(),
         );

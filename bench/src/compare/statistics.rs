@@ -21,26 +21,47 @@ pub(super) fn figure(rounds: &[Round], peer: Peer) -> Option<f64> {
     median(rounds.iter().filter_map(|round| round.get(&peer).copied()).collect())
 }
 
+/// Takes from every figure what it comes to without a proxy, where that was measured.
+///
+/// The least of all rounds: a round in which something disturbed the direct run must not flatter the proxies.
+pub(super) fn less_direct(rounds: &[Round]) -> Vec<Round> {
+    let direct = rounds.iter().filter_map(|round| round.get(&Peer::Direct).copied());
+    let Some(base) = direct.min_by(f64::total_cmp) else { return rounds.to_vec() };
+    let less = |round: &Round| round.iter().map(|(peer, figure)| (*peer, figure - base)).collect();
+    rounds.iter().map(less).collect()
+}
+
 /// How switchgate stands. A ratio is taken inside each round, where both sides met the same machine, and only then the
 /// median of all.
 pub(super) fn standing(rounds: &[Round]) -> Standing {
-    let of = |round: &Round, peer: Peer| round.get(&peer).copied();
-    let best = |round: &Round| Some(of(round, Peer::Nginx)?.min(of(round, Peer::Haproxy)?));
     Standing {
         figure: figure(rounds, Peer::Switchgate),
-        to_best: ratio(rounds, best),
-        to_haproxy: ratio(rounds, |round| of(round, Peer::Haproxy)),
-        to_floor: ratio(rounds, |round| of(round, Peer::Floor)),
+        to_best: median(ratios(rounds, best)),
+        to_haproxy: median(ratios(rounds, |round| round.get(&Peer::Haproxy).copied())),
+        to_floor: median(ratios(rounds, |round| round.get(&Peer::Floor).copied())),
     }
 }
 
-fn ratio(rounds: &[Round], other: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
-    let ratios = rounds.iter().filter_map(|round| {
+/// The cheaper of nginx and HAProxy.
+pub(super) fn best(round: &Round) -> Option<f64> {
+    Some(round.get(&Peer::Nginx)?.min(*round.get(&Peer::Haproxy)?))
+}
+
+/// How many times `other` switchgate was, in each round.
+pub(super) fn ratios(rounds: &[Round], other: impl Fn(&Round) -> Option<f64>) -> Vec<f64> {
+    let ratio = |round: &Round| {
         let (own, other) = (*round.get(&Peer::Switchgate)?, other(round)?);
         // Added latency may come out as nothing at all.
         Some(own.max(SMALLEST) / other.max(SMALLEST))
-    });
-    median(ratios.collect())
+    };
+    rounds.iter().filter_map(ratio).collect()
+}
+
+/// The least and the greatest.
+pub(super) fn range(values: &[f64]) -> Option<(f64, f64)> {
+    let least = values.iter().copied().min_by(f64::total_cmp)?;
+    let greatest = values.iter().copied().max_by(f64::total_cmp)?;
+    Some((least, greatest))
 }
 
 /// A tenth of a microsecond, or of a KiB: below it a figure is noise.
@@ -75,5 +96,18 @@ mod tests {
     fn no_best_peer_without_both() {
         let rounds = [Round::from([(Peer::Switchgate, 2.0), (Peer::Nginx, 4.0)])];
         assert_eq!(super::standing(&rounds).to_best, None);
+    }
+
+    #[test]
+    fn what_a_direct_connection_takes_is_taken_off() {
+        let rounds = [
+            Round::from([(Peer::Direct, 20.0), (Peer::Nginx, 50.0)]),
+            Round::from([(Peer::Direct, 90.0), (Peer::Nginx, 60.0)]),
+        ];
+        let added: Vec<f64> = less_direct(&rounds).iter().map(|round| round[&Peer::Nginx]).collect();
+        assert_eq!(added, [30.0, 40.0]);
+        assert_eq!(range(&added), Some((30.0, 40.0)));
+        let plain = [Round::from([(Peer::Nginx, 4.0)])];
+        assert_eq!(less_direct(&plain), plain);
     }
 }
