@@ -79,7 +79,8 @@ impl Half {
     pub(super) fn new(from: Side, early: Bytes, policy: &Policy, session: Session) -> Self {
         Self {
             lane: Lane::new(from, policy, session),
-            early,
+            // Empty ones may still hold the buffer they were read into.
+            early: if early.is_empty() { Bytes::new() } else { early },
             pending: BytesMut::new(),
             splice: Splice::default(),
             needs_flush: false,
