@@ -3,14 +3,19 @@
 //! Every task of the proxy starts here, so that a stop can wait for it and count it. hyper's
 //! connection future is finished the moment a connection is switched, so relays are counted apart.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts tasks, counts them, and carries the two stop signals to them.
+///
+/// Clones share one; every request holds some, so that a clone is one count.
 #[derive(Clone, Debug, Default)]
-pub struct Tracker {
+pub struct Tracker(Arc<Tasks>);
+
+#[derive(Debug, Default)]
+struct Tasks {
     connections: TaskTracker,
     relays: TaskTracker,
     background: TaskTracker,
@@ -31,18 +36,18 @@ pub struct Live {
 impl Tracker {
     /// Starts the task of one downstream HTTP connection.
     pub fn connection(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.connections.spawn(task);
+        self.0.connections.spawn(task);
     }
 
     /// Starts the task of one relay.
     pub fn relay(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.relays.spawn(task);
+        self.0.relays.spawn(task);
     }
 
     /// Starts a task that a drain does not wait for: an accept loop, an upstream connection.
     pub fn background(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        self.background.spawn(async move {
+        let cut = self.0.cut.clone();
+        self.0.background.spawn(async move {
             tokio::select! {
                 () = task => {}
                 () = cut.cancelled() => {}
@@ -52,62 +57,62 @@ impl Tracker {
 
     /// Resolves when no new work is to be taken and running work should end in its own time.
     pub async fn draining(&self) {
-        self.draining.cancelled().await;
+        self.0.draining.cancelled().await;
     }
 
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.0.draining.is_cancelled()
     }
 
     /// Resolves when the grace is over and everything ends at once.
     pub async fn cut(&self) {
-        self.cut.cancelled().await;
+        self.0.cut.cancelled().await;
     }
 
     /// How much is alive now.
     pub fn live(&self) -> Live {
-        Live { connections: self.connections.len(), relays: self.relays.len() }
+        Live { connections: self.0.connections.len(), relays: self.0.relays.len() }
     }
 
     /// Begins the drain: no new work, and running work is to end in its own time.
     pub fn start_draining(&self) {
-        self.draining.cancel();
-        self.connections.close();
-        self.relays.close();
+        self.0.draining.cancel();
+        self.0.connections.close();
+        self.0.relays.close();
     }
 
     /// Resolves when a drain has begun and the last connection and the last relay have ended.
     pub async fn all_ended(&self) {
         // A connection that ends may still have started a relay: relays are waited for last.
-        self.connections.wait().await;
-        self.relays.wait().await;
+        self.0.connections.wait().await;
+        self.0.relays.wait().await;
     }
 
     /// Cuts what is left, and lets the threads go.
     ///
     /// A cut task is dropped at its next await; two seconds bound the wait for that.
     pub async fn finish(&self) {
-        self.cut.cancel();
-        self.background.close();
+        self.0.cut.cancel();
+        self.0.background.close();
         let settled = async {
             self.all_ended().await;
-            self.background.wait().await;
+            self.0.background.wait().await;
         };
         // Nothing is lost when this runs out: the process is about to end.
         let _settled_in_time = timeout(CUT_LIMIT, settled).await.is_ok();
-        self.finished.cancel();
+        self.0.finished.cancel();
     }
 
     /// Cuts everything and lets the threads go, without waiting.
     pub fn abandon(&self) {
-        self.cut.cancel();
-        self.finished.cancel();
+        self.0.cut.cancel();
+        self.0.finished.cancel();
     }
 
     /// Resolves when all is over and the threads may end.
     pub async fn finished(&self) {
-        self.finished.cancelled().await;
+        self.0.finished.cancelled().await;
     }
 }
 

@@ -52,11 +52,6 @@ impl Entry {
         self.asked.store(true, Ordering::Relaxed);
         self.control.close(code, cause);
     }
-
-    /// The hand on its relay.
-    pub fn control(&self) -> &Control {
-        &self.control
-    }
 }
 
 /// What is known of a WebSocket when it is opened.
@@ -154,6 +149,12 @@ impl Listed {
     /// What is entered.
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+}
+
+impl AsRef<Control> for Listed {
+    fn as_ref(&self) -> &Control {
+        &self.entry.control
     }
 }
 

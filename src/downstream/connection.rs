@@ -37,14 +37,24 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// Whether it speaks TLS to us.
     pub tls: bool,
-    /// The place it takes in the listener's cap; a relay holds on to it through its request's facts.
+    place: Place,
+}
+
+/// The place that a connection takes in its listener's cap; free again when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Connection {
     /// A connection that was just accepted, and the place it takes.
     pub fn new(listener: Arc<str>, remote: SocketAddr, tls: bool, permit: OwnedSemaphorePermit) -> Self {
-        Self { listener, remote, tls, _permit: Arc::new(permit) }
+        Self { listener, remote, tls, place: Place { _permit: Arc::new(permit) } }
+    }
+
+    /// Its place in the cap, for a relay that outlives it.
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 
     /// `https` or `http`, as this connection was made to us.

@@ -4,5 +4,5 @@ mod connection;
 mod state;
 mod strict_io;
 
-pub use connection::{Connection, ConnectionLimits, serve, take_stream};
+pub use connection::{Connection, ConnectionLimits, Place, serve, take_stream};
 pub use state::Malformed;

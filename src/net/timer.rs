@@ -4,34 +4,77 @@ use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// One wait with a limit, of a stream that is polled. It holds no timer while it is stopped.
+/// One wait with a limit, of a stream that is polled.
+///
+/// Waits begin and end with every message, and hardly one runs out. So the runtime's timer stays where it is when the
+/// wait moves on; when it goes off early it is moved then, once.
 #[derive(Debug, Default)]
-pub struct Timer(Option<Pin<Box<Sleep>>>);
+pub struct Timer {
+    until: Option<Instant>,
+    armed: Option<Pin<Box<Sleep>>>,
+}
 
 impl Timer {
     /// (Re)starts: `limit` from now on.
     pub fn start(&mut self, limit: Duration) {
-        let at = Instant::now() + limit;
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().reset(at),
-            none => *none = Some(Box::pin(sleep_until(at))),
-        }
+        self.until = Some(Instant::now() + limit);
     }
 
     /// Starts unless it is running already.
     pub fn start_if_idle(&mut self, limit: Duration) {
-        if self.0.is_none() {
+        if self.until.is_none() {
             self.start(limit);
         }
     }
 
     /// Forgets the wait.
     pub fn stop(&mut self) {
-        self.0 = None;
+        self.until = None;
     }
 
     /// Whether the wait is over; if it is still running, the task is woken then.
     pub fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> bool {
-        self.0.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+        let Some(until) = self.until else { return false };
+        let armed = self.armed.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if armed.deadline() > until {
+            armed.as_mut().reset(until);
+        }
+        while armed.as_mut().poll(cx).is_ready() {
+            if armed.deadline() >= until {
+                return true;
+            }
+            armed.as_mut().reset(until);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    async fn elapsed(timer: &mut Timer) {
+        poll_fn(|cx| if timer.poll_elapsed(cx) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_moves_on_ends_when_it_should() {
+        let (begun, mut timer) = (Instant::now(), Timer::default());
+        timer.start(Duration::from_secs(10));
+        assert!(futures_util::poll!(std::pin::pin!(elapsed(&mut timer))).is_pending());
+        tokio::time::advance(Duration::from_secs(8)).await;
+        timer.start(Duration::from_secs(10));
+        elapsed(&mut timer).await;
+        assert_eq!(begun.elapsed().as_secs(), 18);
+        // A shorter one is not kept waiting by the longer one before it.
+        timer.start(Duration::from_secs(100));
+        assert!(futures_util::poll!(std::pin::pin!(elapsed(&mut timer))).is_pending());
+        timer.start(Duration::from_secs(1));
+        elapsed(&mut timer).await;
+        assert_eq!(begun.elapsed().as_secs(), 19);
+        timer.stop();
+        assert!(futures_util::poll!(std::pin::pin!(elapsed(&mut timer))).is_pending());
     }
 }

@@ -1,17 +1,28 @@
 //! A hand on a running relay: its counters, and the wish that it end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures_util::task::AtomicWaker;
 
 use super::report::Side;
 
-/// A hand on one relay, shared between the relay and whoever watches it.
-#[derive(Clone, Debug, Default)]
-pub struct Control(Arc<Shared>);
+/// A hand on one relay. The relay and whoever watches it share what holds it.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Zero is no wish, [`CUT`] is the end, all between is a close code.
+    wish: AtomicU32,
+    waker: AtomicWaker,
+    to_upstream: Counters,
+    to_downstream: Counters,
+    /// Milliseconds from the relay's begin to the last byte of either side.
+    last_byte: AtomicU64,
+}
+
+impl AsRef<Control> for Control {
+    fn as_ref(&self) -> &Control {
+        self
+    }
+}
 
 /// What passed in one direction so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,17 +56,6 @@ const CUT: u32 = u32::MAX;
 /// Beside the close code, in the bits above it.
 const DRAIN: u32 = 1 << 16;
 
-#[derive(Debug, Default)]
-struct Shared {
-    /// Zero is no wish, [`CUT`] is the end, all between is a close code.
-    wish: AtomicU32,
-    waker: AtomicWaker,
-    to_upstream: Counters,
-    to_downstream: Counters,
-    /// Milliseconds from the relay's begin to the last byte of either side.
-    last_byte: AtomicU64,
-}
-
 /// Written by the relay's task alone, so a load and a store do for an addition.
 #[derive(Debug, Default)]
 struct Counters {
@@ -72,14 +72,14 @@ impl Control {
     pub fn close(&self, code: u16, cause: Cause) {
         let wish = u32::from(code.max(1)) | if cause == Cause::Drain { DRAIN } else { 0 };
         // Only the first: a second code would be one more Close on the wire.
-        let _ = self.0.wish.compare_exchange(0, wish, Ordering::AcqRel, Ordering::Acquire);
-        self.0.waker.wake();
+        let _ = self.wish.compare_exchange(0, wish, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
     }
 
     /// Ends the relay at once.
     pub fn cut(&self) {
-        self.0.wish.store(CUT, Ordering::Release);
-        self.0.waker.wake();
+        self.wish.store(CUT, Ordering::Release);
+        self.waker.wake();
     }
 
     /// What passed from `from` to the other side.
@@ -90,13 +90,13 @@ impl Control {
 
     /// Milliseconds from the relay's begin to the last byte it read.
     pub fn last_byte_ms(&self) -> u64 {
-        self.0.last_byte.load(Ordering::Relaxed)
+        self.last_byte.load(Ordering::Relaxed)
     }
 
     fn counters(&self, from: Side) -> &Counters {
         match from {
-            Side::Downstream => &self.0.to_upstream,
-            Side::Upstream => &self.0.to_downstream,
+            Side::Downstream => &self.to_upstream,
+            Side::Upstream => &self.to_downstream,
         }
     }
 
@@ -109,16 +109,16 @@ impl Control {
     }
 
     pub(super) fn heard(&self, since_begin_ms: u64) {
-        self.0.last_byte.store(since_begin_ms, Ordering::Relaxed);
+        self.last_byte.store(since_begin_ms, Ordering::Relaxed);
     }
 
     /// Names the task that is to be woken by a wish.
     pub(super) fn register(&self, waker: &std::task::Waker) {
-        self.0.waker.register(waker);
+        self.waker.register(waker);
     }
 
     pub(super) fn wish(&self) -> Option<Wish> {
-        match self.0.wish.load(Ordering::Acquire) {
+        match self.wish.load(Ordering::Acquire) {
             0 => None,
             CUT => Some(Wish::Cut),
             wish => {

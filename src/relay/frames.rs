@@ -2,15 +2,12 @@
 //!
 //! Only this file writes control frames, and only between two frames.
 
-use super::{
-    report::{Goodbye, Side},
-    session::Session,
-};
+use super::report::{Goodbye, Side};
 use crate::{
     config::relay_policy::{Frames, Policy},
     protocol::websocket::{
         close,
-        frame::{self, Control, ControlKind, Follower, FrameError, FrameRules, Sender, Stop},
+        frame::{self, Control, ControlKind, Extensions, Follower, FrameError, FrameRules, Sender, Stop},
     },
 };
 
@@ -35,7 +32,7 @@ pub(super) struct Brought {
 #[derive(Debug)]
 pub(super) struct Lane {
     from: Side,
-    session: Session,
+    extensions: Extensions,
     /// `None` where bytes are just bytes.
     follower: Option<Follower>,
     /// The beginning of a header or of a control frame; at most as long as the longest control frame.
@@ -55,10 +52,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(from: Side, policy: &Policy, session: Session) -> Self {
+    pub(super) fn new(from: Side, policy: &Policy, extensions: Extensions) -> Self {
         Self {
             from,
-            session,
+            extensions,
             follower: (policy.frames != Frames::Off).then(Follower::default),
             held: Vec::new(),
             ping: None,
@@ -157,7 +154,7 @@ impl Lane {
                 Side::Downstream => Sender::Client,
                 Side::Upstream => Sender::Server,
             },
-            extensions: self.session.extensions,
+            extensions: self.extensions,
             max_frame_size: policy.max_frame_size,
             max_message_size: policy.max_message_size,
         }

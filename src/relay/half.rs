@@ -15,10 +15,12 @@ use super::{
     frames::{Brought, Lane, Outlet},
     report::Side,
     scratch,
-    session::Session,
     splice::{self, Splice},
 };
-use crate::{config::relay_policy::Policy, protocol::websocket::frame::FrameError};
+use crate::{
+    config::relay_policy::Policy,
+    protocol::websocket::frame::{Extensions, FrameError},
+};
 
 /// Reads in one poll before other tasks get their turn; the runtime's own budget ends it earlier for sockets.
 pub(super) const READS_A_POLL: usize = 16;
@@ -66,9 +68,10 @@ pub(super) struct May {
 pub(super) struct Half {
     pub(super) lane: Lane,
     /// Read before the relay began, and not followed yet.
-    early: Bytes,
-    /// Not yet taken by the writer; at most one scratch buffer, or the early bytes, and two control frames.
-    pending: BytesMut,
+    early: Option<Box<Bytes>>,
+    /// Not yet taken by the writer; at most one scratch buffer, or the early bytes, and two control frames. None is owned
+    /// while there is nothing.
+    pending: Option<Box<BytesMut>>,
     splice: Splice,
     needs_flush: bool,
     ended: bool,
@@ -76,12 +79,12 @@ pub(super) struct Half {
 }
 
 impl Half {
-    pub(super) fn new(from: Side, early: Bytes, policy: &Policy, session: Session) -> Self {
+    pub(super) fn new(from: Side, early: Bytes, policy: &Policy, extensions: Extensions) -> Self {
         Self {
-            lane: Lane::new(from, policy, session),
+            lane: Lane::new(from, policy, extensions),
             // Empty ones may still hold the buffer they were read into.
-            early: if early.is_empty() { Bytes::new() } else { early },
-            pending: BytesMut::new(),
+            early: (!early.is_empty()).then(|| Box::new(early)),
+            pending: None,
             splice: Splice::default(),
             needs_flush: false,
             ended: false,
@@ -96,7 +99,7 @@ impl Half {
 
     /// Whether the writer has taken everything.
     pub(super) fn is_flushed(&self) -> bool {
-        self.pending.is_empty() && self.splice.is_empty() && !self.needs_flush
+        self.pending.is_none() && self.splice.is_empty() && !self.needs_flush
     }
 
     pub(super) fn poll<R: Link, W: Link>(
@@ -126,8 +129,7 @@ impl Half {
         if self.done {
             return Ok(Step::Done);
         }
-        if !self.early.is_empty() {
-            let early = std::mem::take(&mut self.early);
+        if let Some(early) = self.early.take() {
             self.carry(cx, writer, passed, |lane, out| lane.take(&early, policy, out))?;
         }
         let mut reads = may.reads;
@@ -168,7 +170,7 @@ impl Half {
 
     /// A TLS writer may hold a record back until it is flushed; this is when nothing more comes.
     fn rest<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
-        let flushed = self.pending.is_empty() && self.poll_flush(cx, writer).map_err(Fault::Write)?.is_ready();
+        let flushed = self.pending.is_none() && self.poll_flush(cx, writer).map_err(Fault::Write)?.is_ready();
         Ok(if flushed { Step::Waiting } else { Step::Stalled })
     }
 
@@ -253,22 +255,19 @@ impl Half {
                 self.splice.give_back();
             }
         }
-        if self.pending.is_empty() {
-            return Ok(Poll::Ready(()));
-        }
-        while !self.pending.is_empty() {
-            match Pin::new(&mut *writer).poll_write(cx, &self.pending) {
+        let Some(pending) = &mut self.pending else { return Ok(Poll::Ready(())) };
+        while !pending.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, pending) {
                 Poll::Ready(written) => {
                     let written = some(written)?;
                     passed.bytes += u64::try_from(written).unwrap_or(u64::MAX);
                     self.needs_flush = true;
-                    self.pending.advance(written);
+                    pending.advance(written);
                 }
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }
-        // An empty buffer may still hold the allocation of what went through it.
-        self.pending = BytesMut::new();
+        self.pending = None;
         Ok(Poll::Ready(()))
     }
 
@@ -284,7 +283,7 @@ impl Half {
     }
 
     fn finish<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
-        if !self.pending.is_empty() {
+        if self.pending.is_some() {
             return Ok(Step::Stalled);
         }
         match shut_down(cx, writer) {
@@ -311,14 +310,14 @@ pub(super) fn shut_down<W: Link>(cx: &mut Context<'_>, writer: &mut W) -> Poll<i
 struct Writing<'a, 'b, W> {
     cx: &'a mut Context<'b>,
     writer: &'a mut W,
-    pending: &'a mut BytesMut,
+    pending: &'a mut Option<Box<BytesMut>>,
     written: u64,
     error: Option<io::Error>,
 }
 
 impl<W: Link> Outlet for Writing<'_, '_, W> {
     fn put(&mut self, mut bytes: &[u8]) {
-        while self.pending.is_empty() && self.error.is_none() && !bytes.is_empty() {
+        while self.pending.is_none() && self.error.is_none() && !bytes.is_empty() {
             match Pin::new(&mut *self.writer).poll_write(self.cx, bytes) {
                 Poll::Ready(written) => match some(written) {
                     Ok(count) => {
@@ -330,7 +329,9 @@ impl<W: Link> Outlet for Writing<'_, '_, W> {
                 Poll::Pending => break,
             }
         }
-        self.pending.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.pending.get_or_insert_default().extend_from_slice(bytes);
+        }
     }
 }
 

@@ -63,27 +63,34 @@ pub struct Leg<S> {
 
 /// Relays until both directions have ended, one side fails, a limit of `policy` is reached, or `control` says so. Both
 /// streams are closed with the future.
-pub fn relay<D: Link, U: Link>(
+pub fn relay<D: Link, U: Link, C: AsRef<Control> + Unpin>(
     downstream: Leg<D>,
     upstream: Leg<U>,
     policy: Arc<Policy>,
     session: Session,
-    control: Control,
-) -> Relay<D, U> {
+    control: C,
+) -> Relay<D, U, C> {
     Relay(pump::Pump::new(downstream, upstream, policy, session, control))
 }
 
 /// A relay at work. A type of its own, since an `async fn` would hold its arguments a second time.
 #[must_use = "a relay works only while it is polled"]
-pub struct Relay<D, U>(pump::Pump<D, U>);
+pub struct Relay<D, U, C>(pump::Pump<D, U, C>);
 
-impl<D, U> std::fmt::Debug for Relay<D, U> {
+impl<D, U, C> Relay<D, U, C> {
+    /// What holds the hand on it.
+    pub fn holder(&self) -> &C {
+        self.0.holder()
+    }
+}
+
+impl<D, U, C> std::fmt::Debug for Relay<D, U, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Relay").finish_non_exhaustive()
     }
 }
 
-impl<D: Link, U: Link> Future for Relay<D, U> {
+impl<D: Link, U: Link, C: AsRef<Control> + Unpin> Future for Relay<D, U, C> {
     type Output = Report;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {

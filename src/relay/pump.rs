@@ -30,14 +30,14 @@ use crate::{
 const STALL_CHECK: Duration = Duration::from_secs(1);
 
 /// See the module page.
-pub(super) struct Pump<D, U> {
+pub(super) struct Pump<D, U, C> {
     downstream: D,
     upstream: U,
     to_upstream: Half,
     to_downstream: Half,
     policy: Arc<Policy>,
-    session: Session,
-    control: Control,
+    max_lifetime: Option<Duration>,
+    control: C,
     begun: Instant,
     /// When the last byte came from each side.
     heard: Sides<Instant>,
@@ -84,23 +84,23 @@ enum Turn {
     Over(End),
 }
 
-impl<D: Link, U: Link> Pump<D, U> {
-    pub(super) fn new(
-        downstream: Leg<D>,
-        upstream: Leg<U>,
-        policy: Arc<Policy>,
-        session: Session,
-        control: Control,
-    ) -> Self {
+impl<D, U, C> Pump<D, U, C> {
+    pub(super) fn holder(&self) -> &C {
+        &self.control
+    }
+}
+
+impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
+    pub(super) fn new(downstream: Leg<D>, upstream: Leg<U>, policy: Arc<Policy>, session: Session, control: C) -> Self {
         let begun = Instant::now();
         Self {
-            to_upstream: Half::new(Side::Downstream, downstream.early, &policy, session),
-            to_downstream: Half::new(Side::Upstream, upstream.early, &policy, session),
+            to_upstream: Half::new(Side::Downstream, downstream.early, &policy, session.extensions),
+            to_downstream: Half::new(Side::Upstream, upstream.early, &policy, session.extensions),
             downstream: downstream.stream,
             upstream: upstream.stream,
             bucket: policy.rate.map(|rate| Box::new(Bucket::new(rate, begun))),
             policy,
-            session,
+            max_lifetime: session.max_lifetime,
             control,
             begun,
             heard: Sides { downstream: begun, upstream: begun },
@@ -117,8 +117,8 @@ impl<D: Link, U: Link> Pump<D, U> {
     pub(super) fn report(&self, end: End) -> Report {
         let observed = |half: &Half, side| half.lane.observed().map(|error| (side, error));
         Report {
-            to_upstream: self.control.passed(Side::Downstream),
-            to_downstream: self.control.passed(Side::Upstream),
+            to_upstream: self.control.as_ref().passed(Side::Downstream),
+            to_downstream: self.control.as_ref().passed(Side::Upstream),
             duration: self.begun.elapsed(),
             first_to_end: self.first_to_end,
             first_to_close: self.first_to_close,
@@ -131,7 +131,7 @@ impl<D: Link, U: Link> Pump<D, U> {
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.control.register(cx.waker());
+        self.control.as_ref().register(cx.waker());
         loop {
             match self.turn(cx) {
                 // Each `Again` is one of few decisions, made once: an end, its deadline, a Ping that waits for its time.
@@ -143,7 +143,7 @@ impl<D: Link, U: Link> Pump<D, U> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Turn {
-        match self.control.wish() {
+        match self.control.as_ref().wish() {
             Some(Wish::Cut) => return Turn::Over(self.decided().unwrap_or(End::Cut)),
             Some(Wish::Close(code, cause)) if self.closing.is_none() => {
                 return self.begin_closing(End::Asked(code, cause), (code, code), None);
@@ -204,10 +204,10 @@ impl<D: Link, U: Link> Pump<D, U> {
         let Polled { step, read, passed } = polled;
         if read > 0 {
             *self.heard.of(from) = now;
-            self.control.heard(u64::try_from((now - self.begun).as_millis()).unwrap_or(u64::MAX));
+            self.control.as_ref().heard(u64::try_from((now - self.begun).as_millis()).unwrap_or(u64::MAX));
         }
         if passed.bytes > 0 || passed.messages > 0 {
-            self.control.count(from, passed);
+            self.control.as_ref().count(from, passed);
         }
         if half.lane.goodbye().is_some() {
             self.close_at.get_or_insert(now);
@@ -304,7 +304,7 @@ impl<D: Link, U: Link> Pump<D, U> {
         let away = (close::GOING_AWAY, close::GOING_AWAY);
         let clocks = [
             (policy.idle_timeout, Some(last_byte), End::Idle as fn(Duration) -> End),
-            (self.session.max_lifetime, Some(self.begun), End::Lifetime),
+            (self.max_lifetime, Some(self.begun), End::Lifetime),
             (policy.half_close_timeout, self.half_closed_at, End::HalfClose),
             (Some(policy.close_timeout), self.close_at, End::CloseWait),
         ];

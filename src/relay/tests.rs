@@ -26,7 +26,7 @@ use crate::{
 struct Rig {
     client: Peer,
     server: Peer,
-    control: Control,
+    control: Arc<Control>,
     relay: JoinHandle<Report>,
 }
 
@@ -43,8 +43,8 @@ impl Rig {
         let (client, down) = duplex(room);
         let (server, up) = duplex(room);
         let leg = |stream, early| Leg { stream, early: Bytes::from_static(early) };
-        let control = Control::default();
-        let relay = relay(leg(down, early.0), leg(up, early.1), Arc::new(policy), session, control.clone());
+        let control = Arc::new(Control::default());
+        let relay = relay(leg(down, early.0), leg(up, early.1), Arc::new(policy), session, Arc::clone(&control));
         Self {
             client: Peer { stream: client, mask: Some([1, 2, 3, 4]) },
             server: Peer { stream: server, mask: None },

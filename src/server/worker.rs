@@ -88,7 +88,7 @@ pub(super) fn start(
 }
 
 /// The life of one thread.
-async fn work(share: Vec<(net::TcpListener, Front)>, stack: Stack, tracker: Tracker) {
+async fn work(share: Vec<(net::TcpListener, Front)>, stack: impl Stack, tracker: Tracker) {
     for (socket, front) in share {
         match TcpListener::from_std(socket) {
             Ok(socket) => {
@@ -116,7 +116,7 @@ struct Front {
 
 impl Front {
     /// Accepts until the drain begins; the socket closes with this future.
-    async fn accept(self, acceptor: Acceptor, stack: Stack, tracker: Tracker) {
+    async fn accept(self, acceptor: Acceptor, stack: impl Stack, tracker: Tracker) {
         loop {
             let accepted = tokio::select! {
                 accepted = acceptor.accept() => accepted,
@@ -127,7 +127,7 @@ impl Front {
         }
     }
 
-    async fn serve(self, accepted: Accepted, stack: Stack, tracker: Tracker) {
+    async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { stream, remote, permit } = accepted;
         let io: BoxedIo = match &self.tls {
             None => Box::new(stream),

@@ -25,15 +25,12 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use tower::{ServiceBuilder, util::BoxCloneSyncService};
+use tower::{Service, ServiceBuilder};
 
 use crate::{config::model::Model, drain::Tracker, protocol::body::Body, registry::Registry, upstream::Exchanges};
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
-
-/// The finished stack. It cannot fail: every error has become a response.
-pub type Stack = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// What all stacks of a process share.
 #[derive(Clone, Debug)]
@@ -46,10 +43,23 @@ pub struct LiveParts {
     pub next_id: Arc<AtomicU64>,
 }
 
+/// The finished stack, by what it does; its type would name every layer.
+pub trait Stack:
+    Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Stack for S where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
 /// Puts the stack together.
-pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> Stack {
+///
+/// It cannot fail: every error has become a response.
+pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stack {
     let trusted = trust::TrustedProxies(model.trusted_proxies.clone().into());
-    let service = ServiceBuilder::new()
+    ServiceBuilder::new()
         // Outermost, so that every answer has an id and a line in the log.
         .layer(observe::ObserveLayer { options: model.log, next_id: Arc::clone(&live.next_id) })
         // Everything further in may fail; here it becomes a response.
@@ -69,6 +79,5 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> Stack {
         .layer(verify_accept::VerifyAcceptLayer)
         // Innermost but one: the checks above have seen the request as the client wrote it.
         .layer(rewrite::RewriteLayer { via: model.via.as_str().into(), trusted })
-        .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout });
-    BoxCloneSyncService::new(service)
+        .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout })
 }

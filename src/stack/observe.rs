@@ -105,6 +105,10 @@ impl ObserveLayer {
             cookie = field::Empty,
             authorization = field::Empty,
         );
+        if span.is_disabled() {
+            // Nobody will read it: nothing is put together for it.
+            return span;
+        }
         if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
             span.record("client", field::display(connection.remote));
         }

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::{BoxFuture, Either, Ready, ready};
+use futures_util::{
+    TryFutureExt,
+    future::{Either, MapOk, Ready, ready},
+};
 use http::{
     HeaderValue, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE},
@@ -63,7 +66,7 @@ where
 {
     type Response = Response;
     type Error = ProxyError;
-    type Future = Either<BoxFuture<'static, Result<Response, ProxyError>>, Ready<Result<Response, ProxyError>>>;
+    type Future = Either<MapOk<S::Future, fn(Response) -> Response>, Ready<Result<Response, ProxyError>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         self.inner.poll_ready(cx)
@@ -73,8 +76,7 @@ where
         if let Err(error) = self.config.rewrite_request(&mut request) {
             return Either::Right(ready(Err(error)));
         }
-        let answered = self.inner.call(request);
-        Either::Left(Box::pin(async move { answered.await.map(rewrite_response) }))
+        Either::Left(self.inner.call(request).map_ok(rewrite_response))
     }
 }
 

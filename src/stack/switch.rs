@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::{
     StatusCode,
     header::{CONTENT_LENGTH, ORIGIN},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::{model::Route, relay_policy::Lifetime},
-    downstream::{self, Connection},
+    downstream::{self, Connection, Place},
     drain::Tracker,
     net::{BoxedIo, Io},
     protocol::{
@@ -78,22 +78,24 @@ where
 {
     type Response = Response;
     type Error = ProxyError;
-    type Future = BoxFuture<'static, Result<Response, ProxyError>>;
+    type Future = Either<BoxFuture<'static, Result<Response, ProxyError>>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
+        if request.extensions().get::<Intent>() != Some(&Intent::WebSocket) {
+            return Either::Right(self.inner.call(request));
+        }
         // Taken out by this layer alone: what is left in the extensions could be cloned.
         let downstream = hyper::upgrade::on(&mut request);
         let opened = Opened::of(&request);
-        let intent = facts::expect::<Intent>(request.extensions());
         let answered = self.inner.call(request);
         let SwitchLayer { tracker, registry } = self.own.clone();
-        Box::pin(async move {
+        Either::Left(Box::pin(async move {
             let mut response = answered.await?;
-            if response.status() != StatusCode::SWITCHING_PROTOCOLS || intent? != Intent::WebSocket {
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
             // The upstream's half is taken before the 101 leaves: until then a failure can still be a 502.
@@ -105,7 +107,7 @@ where
             let own = tracker.clone();
             tracker.relay(async move { opened.carry(downstream, upstream, own, registry).await });
             Ok(switching(response))
-        })
+        }))
     }
 }
 
@@ -171,10 +173,9 @@ impl Opened {
         let policy = Arc::clone(&route.relay);
         let listed = registry.open(registry::Opening { id, client: connection.remote, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
-        let control = listed.entry().control().clone();
-        let relay = relay::relay(leg(stream), leg(upstream), policy, session, control);
         log_open(listed.entry(), connection.tls);
-        tracker.relay(Carried { relay, listed, _connection: connection });
+        let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
+        tracker.relay(Carried { relay, _place: connection.place() });
     }
 }
 
@@ -183,11 +184,10 @@ fn lifetime(lifetime: Lifetime) -> Duration {
     lifetime.limit.saturating_sub(lifetime.jitter.mul_f64(chance::fraction()))
 }
 
-/// The task of one relay: its events, its place in the registry, its connection's place in the listener's cap.
+/// The task of one relay: its events, its place in the registry and its place in the listener's cap.
 struct Carried {
-    relay: Relay<BoxedIo, BoxedIo>,
-    listed: Listed,
-    _connection: Arc<Connection>,
+    relay: Relay<BoxedIo, BoxedIo, Listed>,
+    _place: Place,
 }
 
 impl Future for Carried {
@@ -195,7 +195,7 @@ impl Future for Carried {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let report = ready!(Pin::new(&mut self.relay).poll(cx));
-        log_end(self.listed.entry(), &report);
+        log_end(self.relay.holder().entry(), &report);
         Poll::Ready(())
     }
 }

@@ -4,7 +4,10 @@
 
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    TryFutureExt,
+    future::{AndThen, BoxFuture, Either, Ready, ready},
+};
 use http::StatusCode;
 use tower::{Layer, Service};
 
@@ -38,23 +41,24 @@ where
 {
     type Response = Response;
     type Error = ProxyError;
-    type Future = BoxFuture<'static, Result<Response, ProxyError>>;
+    /// Only an opening handshake has an answer that is more than looked at.
+    type Future = Either<BoxFuture<'static, Result<Response, ProxyError>>, Plain<S::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ProxyError>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let intent = facts::expect::<Intent>(request.extensions());
+        let intent = request.extensions().get::<Intent>().copied();
         let opening = facts::expect::<Opening>(request.extensions());
         let answered = self.inner.call(request);
-        Box::pin(async move {
+        if intent != Some(Intent::WebSocket) {
+            return Either::Right(answered.and_then(refuse_switch));
+        }
+        Either::Left(Box::pin(async move {
             let response = answered.await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
-            }
-            if intent? != Intent::WebSocket {
-                return Err(ProxyError::UnaskedSwitch);
             }
             let Opening(opening) = opening?;
             let (mut parts, body) = response.into_parts();
@@ -64,6 +68,14 @@ where
             }
             parts.extensions.insert(agreed);
             Ok(Response::from_parts(parts, body))
-        })
+        }))
     }
+}
+
+/// The answer to anything but an opening handshake.
+type Plain<F> = AndThen<F, Ready<Result<Response, ProxyError>>, fn(Response) -> Ready<Result<Response, ProxyError>>>;
+
+fn refuse_switch(response: Response) -> Ready<Result<Response, ProxyError>> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    ready(if switched { Err(ProxyError::UnaskedSwitch) } else { Ok(response) })
 }

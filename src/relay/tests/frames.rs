@@ -228,7 +228,7 @@ proptest! {
             }
         }
         let policy = Policy::default();
-        let (mut lane, mut out) = (Lane::new(from, &policy, Session::default()), Out::default());
+        let (mut lane, mut out) = (Lane::new(from, &policy, Extensions::None), Out::default());
         let mut rest = stream.as_slice();
         for (cut, ping) in cuts.iter().cycle().zip(pings.iter().cycle()) {
             if rest.is_empty() { break }
