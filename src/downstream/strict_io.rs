@@ -8,6 +8,7 @@
 //! of the relay; after anything else it is a further request and is checked like one.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::Arc,
@@ -33,6 +34,11 @@ const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection:
 
 /// One read from the socket while a head is collected.
 const HEAD_READ: usize = 4096;
+
+thread_local! {
+    /// What a read lands in: a connection owns no room for bytes that have not come.
+    static SCRATCH: RefCell<[u8; HEAD_READ]> = const { RefCell::new([0; HEAD_READ]) };
+}
 
 /// After a refusal in the middle of a request, what still comes is read and dropped for this long and this much,
 /// so that the kernel does not reset the connection before the client has read the answer.
@@ -108,12 +114,13 @@ impl StrictIo {
 
     /// Reads more into `inbound`; `Ready(false)` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<bool>> {
-        let mut chunk = [0u8; HEAD_READ];
-        let room = limit.min(HEAD_READ);
-        let mut buffer = ReadBuf::new(chunk.get_mut(..room).unwrap_or_default());
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        self.inbound.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(!buffer.filled().is_empty()))
+        let (io, inbound) = (&mut self.io, &mut self.inbound);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch.get_mut(..limit.min(HEAD_READ)).unwrap_or_default());
+            ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+            inbound.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(!buffer.filled().is_empty()))
+        })
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, begun: bool) -> Poll<io::Result<bool>> {

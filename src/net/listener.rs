@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{self, SocketAddr},
+    os::fd::AsFd,
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +33,8 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;
+    // Accepted sockets inherit these.
+    prepare(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -56,11 +59,12 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Sets what both sides of the proxy want of a TCP socket: no Nagle delay, and keepalive probes.
-pub fn prepare(stream: &TcpStream) {
+pub fn prepare<S: AsFd>(socket: &S) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1);
     // Both are improvements, not needs: a socket that refuses them (it may be dead already) still works.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// One accepted connection; its place in the listener's cap is free again when `permit` is dropped.
@@ -100,7 +104,6 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((stream, remote)) => {
                     let permit = self.place().await;
-                    prepare(&stream);
                     return Accepted { stream, remote, permit };
                 }
                 Err(error) if peer_is_gone(&error) => {}
@@ -144,6 +147,16 @@ fn peer_is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_accepted_socket_has_no_delay_and_is_kept_alive() {
+        let listener = TcpListener::from_std(bind(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE.0);
+    }
 
     #[tokio::test]
     async fn the_cap_holds_the_next_connection_until_a_place_is_free() {

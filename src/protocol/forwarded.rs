@@ -14,13 +14,13 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Other fields that say where a request came from; from a peer nobody vouches for they are dropped.
-const HEARSAY: [&str; 6] = [
-    "x-real-ip",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-scheme",
-    "x-forwarded-ssl",
-    "x-forwarded-prefix",
+const HEARSAY: [HeaderName; 6] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-prefix"),
 ];
 
 /// Whether the peer may speak for the one before it.
@@ -48,20 +48,21 @@ pub struct Hop<'a> {
 /// Writes `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`.
 pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
     let peer = hop.peer.to_canonical();
-    let element = element(peer, hop);
+    let address = peer.to_string();
+    let element = element(peer, &address, hop);
     remove_look_alikes(headers);
     match hop.trust {
         Trust::Untrusted => {
-            for name in HEARSAY {
+            for name in &HEARSAY {
                 headers.remove(name);
             }
-            set(headers, FOR, &peer.to_string());
+            set(headers, FOR, &address);
             set(headers, PROTO, hop.scheme);
             set(headers, HOST, hop.host);
             set(headers, FORWARDED, &element);
         }
         Trust::Trusted => {
-            extend(headers, FOR, &peer.to_string());
+            extend(headers, FOR, &address);
             extend(headers, FORWARDED, &element);
             let scheme = client_scheme(headers, hop.trust, hop.scheme);
             set(headers, PROTO, scheme);
@@ -79,7 +80,7 @@ pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
 fn remove_look_alikes(headers: &mut HeaderMap) {
     let told = |name: &str| {
         let folded = name.replace('_', "-");
-        folded.starts_with("x-forwarded-") || HEARSAY.contains(&folded.as_str())
+        folded.starts_with("x-forwarded-") || HEARSAY.iter().any(|name| *name == folded.as_str())
     };
     let found: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().contains('_') && told(name.as_str())).cloned().collect();
@@ -100,25 +101,25 @@ pub fn client_scheme<'a>(headers: &HeaderMap, trust: Trust, own: &'a str) -> &'a
     }
 }
 
-fn element(peer: IpAddr, hop: &Hop<'_>) -> String {
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        // RFC 7239 section 6.1: brackets, and quotes because of the colons.
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
-    let host = if token_list::is_token(hop.host) { hop.host.to_owned() } else { format!("\"{}\"", hop.host) };
-    format!("for={node};host={host};proto={}", hop.scheme)
+fn element(peer: IpAddr, address: &str, hop: &Hop<'_>) -> String {
+    // RFC 7239 section 6.1: brackets around IPv6, and quotes because of the colons.
+    let (before, after) = if peer.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
+    let quote = if token_list::is_token(hop.host) { "" } else { "\"" };
+    ["for=", before, address, after, ";host=", quote, hop.host, quote, ";proto=", hop.scheme].concat()
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    headers.remove(&name);
     // What cannot be a field value cannot have come in an authority that was checked; nothing is better than half.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+    match HeaderValue::from_str(value) {
+        Ok(value) => drop(headers.insert(name, value)),
+        Err(_) => drop(headers.remove(name)),
     }
 }
 
 fn extend(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if !headers.contains_key(&name) {
+        return set(headers, name, value);
+    }
     let mut all: Vec<&str> = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok()).collect();
     all.push(value);
     let joined = all.join(", ");

@@ -1,20 +1,23 @@
 //! Which fields stop at this hop (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, header::CONNECTION};
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+};
 
 use super::token_list;
 
-const ALWAYS: [&str; 10] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "proxy-authorization",
-    "proxy-authentication-info",
-    "proxy-authenticate",
+const ALWAYS: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+    PROXY_AUTHENTICATE,
 ];
 
 /// Removes hop-by-hop fields, with those named on any `Connection` line.
@@ -29,7 +32,7 @@ pub fn remove(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in ALWAYS {
+    for name in &ALWAYS {
         headers.remove(name);
     }
 }

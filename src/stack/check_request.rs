@@ -2,6 +2,8 @@
 //!
 //! Reads `Malformed`. Writes `Target`. Refuses with 400, 405, 408, 414, 431, 501.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use super::{Request, check::Check, error::ProxyError};
@@ -21,7 +23,7 @@ impl Check for CheckRequest {
             _ => {}
         }
         let target = request_target::check(request.method(), request.uri(), request.headers())?;
-        request.extensions_mut().insert(target);
+        request.extensions_mut().insert(Arc::new(target));
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe` |
 //! | [`RequestId`] | `observe` | `respond`, `switch` |
-//! | `Target` | `check_request` | `match_route`, `check_origin`, `rewrite` |
+//! | `Arc<Target>` | `check_request` | `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `switch`, `verify_accept`, `rewrite`, `forward` |
 //! | [`Opening`] | `check_handshake` | `verify_accept`, `switch` |

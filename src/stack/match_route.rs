@@ -23,7 +23,7 @@ pub(super) struct MatchRoute(pub(super) Arc<Routes>);
 
 impl Check for MatchRoute {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
-        let target: Target = facts::expect(request.extensions())?;
+        let target: Arc<Target> = facts::expect(request.extensions())?;
         let route = find(&self.0, &target)?;
         Span::current().record("route", route.name.as_str()).record("upstream", route.upstream.name.as_str());
         request.extensions_mut().insert(MatchedRoute(Arc::clone(route)));

@@ -84,7 +84,7 @@ impl RewriteLayer {
     fn rewrite_request(&self, request: &mut Request) -> Result<(), ProxyError> {
         let MatchedRoute(route) = facts::expect(request.extensions())?;
         let intent: Intent = facts::expect(request.extensions())?;
-        let target: Target = facts::expect(request.extensions())?;
+        let target: Arc<Target> = facts::expect(request.extensions())?;
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
         let version = request.version();
         *request.uri_mut() = origin_form(request.uri());

@@ -10,16 +10,29 @@ const WRITTEN: &[u8; 15] = b"\nSec-WebSocket-";
 ///
 /// Only field names are touched: a match must follow a line end.
 pub fn restore(head: &mut [u8]) -> bool {
-    let end = head.windows(4).position(|window| window == b"\r\n\r\n");
-    let length = end.map_or(head.len(), |at| at + 4);
+    let end = end(head);
+    let length = end.unwrap_or(head.len());
     let Some(mut rest) = head.get_mut(..length) else { return false };
-    while let Some(at) = rest.windows(WRITTEN.len()).position(|window| window.eq_ignore_ascii_case(WRITTEN)) {
-        let Some((_, tail)) = rest.split_at_mut_checked(at) else { break };
-        let Some((name, tail)) = tail.split_at_mut_checked(WRITTEN.len()) else { break };
-        name.copy_from_slice(WRITTEN);
-        rest = tail;
+    while let Some((_, line)) = rest.iter().position(|byte| *byte == b'\n').and_then(|at| rest.split_at_mut_checked(at))
+    {
+        match line.get_mut(..WRITTEN.len()).filter(|name| name.eq_ignore_ascii_case(WRITTEN)) {
+            Some(name) => name.copy_from_slice(WRITTEN),
+            None => {}
+        }
+        rest = line.get_mut(1..).unwrap_or_default();
     }
     end.is_some()
+}
+
+/// Where the empty line after the fields ends.
+fn end(head: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += head.get(at..)?.iter().position(|byte| *byte == b'\n')? + 1;
+        if head.get(..at)?.ends_with(b"\r\n\r\n") {
+            return Some(at);
+        }
+    }
 }
 
 #[cfg(test)]
