@@ -17,6 +17,10 @@ use tokio::{
     sync::mpsc,
 };
 
+/// See docs/adr/0002-allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
