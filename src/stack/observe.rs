@@ -154,11 +154,13 @@ fn millis_since(begun: Instant) -> u64 {
 fn log_refusal(refused: &Refused, status: StatusCode, begun: Instant) {
     let duration_ms = millis_since(begun);
     let Refused { rule, side, why } = refused;
+    let ours = status == StatusCode::INTERNAL_SERVER_ERROR;
     let status = status.as_u16();
     match *side {
-        "downstream" => tracing::info!(status, duration_ms, rule, side, %why, "refused"),
         "upstream" => tracing::warn!(status, duration_ms, rule, side, %why, "upstream failed"),
-        _ => tracing::error!(status, duration_ms, rule, side, %why, "failed"),
+        "switchgate" if ours => tracing::error!(status, duration_ms, rule, side, %why, "failed"),
+        // Also what nobody is to blame for: a stop, a loop.
+        _ => tracing::info!(status, duration_ms, rule, side, %why, "refused"),
     }
 }
 
