@@ -29,7 +29,7 @@ impl AsRef<Control> for Control {
 pub struct Passed {
     /// Bytes the writer has taken.
     pub bytes: u64,
-    /// Messages whose last frame has come.
+    /// Messages whose last frame has come; what comes after a Close does not pass and does not count.
     pub messages: u64,
 }
 

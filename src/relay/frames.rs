@@ -189,7 +189,9 @@ impl Lane {
             let rest = bytes.get(at..).unwrap_or_default();
             let followed = follower.follow(rest, &rules, self.ping.is_some() || self.close.is_some());
             at += followed.pass;
-            brought.messages += u64::from(followed.messages);
+            if !self.sealed {
+                brought.messages += u64::from(followed.messages);
+            }
             match followed.stop {
                 None => break,
                 Some(Stop::Partial) => {
