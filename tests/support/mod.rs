@@ -13,6 +13,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) mod frames;
 pub(crate) mod process;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -91,6 +92,15 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn has(&self, line: &str) -> bool {
         self.head.lines().any(|known| known.eq_ignore_ascii_case(line))
+    }
+
+    /// The value of a field, by its name in lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields
+            .map(|(known, value)| (known, value.trim()))
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     pub(crate) fn text(&self) -> String {

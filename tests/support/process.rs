@@ -2,24 +2,32 @@
 
 use std::{path::Path, process::Stdio};
 
+use rustls::pki_types::ServerName;
 use serde_json::Value;
+use switchgate::net::{BoxedIo, tls};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, BufReader},
     net::TcpStream,
-    process::{Child, ChildStderr, Command},
+    process::{Child, Command},
+    sync::mpsc,
 };
+use tokio_rustls::TlsConnector;
 
 use super::{Client, within};
+
+/// `tls` of a listener whose certificate the program makes in its own folder.
+pub(crate) const DEVELOPMENT: &str = "tls = { certificate = \"leaf.pem\", key = \"leaf.key\", development = true }\n";
 
 /// A running `switchgate` in a folder of its own.
 pub(crate) struct Process {
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    /// Lines of the log. They are read as they come: a full pipe would hold up the program.
+    log: mpsc::UnboundedReceiver<String>,
     /// Every event so far.
     pub(crate) seen: Vec<Value>,
     pub(crate) addresses: Vec<String>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
@@ -33,8 +41,15 @@ impl Process {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("proxy.toml"), config).unwrap();
         let mut child = shell(line, folder.path(), filter).stderr(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut process = Self { child, log, seen: Vec::new(), addresses: Vec::new(), _folder: folder };
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            // A test that has seen enough lets go of its end; the program still has to be read from.
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = sender.send(line);
+            }
+        });
+        let mut process = Self { child, log, seen: Vec::new(), addresses: Vec::new(), folder };
         for _ in 0..config.matches("listen =").count() {
             let listening = process.event("listening").await;
             process.addresses.push(listening["address"].as_str().unwrap().to_owned());
@@ -45,7 +60,7 @@ impl Process {
     /// The next event with this message; those before it are kept in `seen`.
     pub(crate) async fn event(&mut self, message: &str) -> Value {
         loop {
-            let line = within(message, self.log.next_line()).await.unwrap();
+            let line = within(message, self.log.recv()).await;
             let line = line.unwrap_or_else(|| panic!("no `{message}` before the end of the log: {:#?}", self.seen));
             let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
             self.seen.push(event.clone());
@@ -59,22 +74,43 @@ impl Process {
         Client::new(TcpStream::connect(&self.addresses[0]).await.unwrap())
     }
 
+    /// Connects to the first listener, through TLS where it has [`DEVELOPMENT`].
+    pub(crate) async fn connect_either(&self) -> Client<BoxedIo> {
+        let stream = TcpStream::connect(&self.addresses[0]).await.unwrap();
+        let ca = self.folder.path().join("ca.pem");
+        if !ca.exists() {
+            return Client::new(Box::new(stream));
+        }
+        let connector = TlsConnector::from(tls::client_config(Some(&ca)).unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        Client::new(Box::new(within("TLS handshake", connector.connect(name, stream)).await.unwrap()))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
     /// Waits for its end; the rest of the log is in `seen` then.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
-        while let Some(line) = within("end of the log", self.log.next_line()).await.unwrap() {
+        while let Some(line) = within("end of the log", self.log.recv()).await {
             self.seen.push(serde_json::from_str(&line).unwrap());
         }
         within("exit", self.child.wait()).await.unwrap().code()
     }
 
+    /// Every event so far with this message.
+    pub(crate) fn all(&self, message: &str) -> Vec<&Value> {
+        self.seen.iter().filter(|event| event["message"] == message).collect()
+    }
+
     pub(crate) fn count(&self, message: &str) -> usize {
-        self.seen.iter().filter(|event| event["message"] == message).count()
+        self.all(message).len()
     }
 }
 
