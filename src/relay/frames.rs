@@ -41,7 +41,7 @@ pub(super) struct Lane {
     ping: Option<Token>,
     /// A Close of ours that waits for one.
     close: Option<u16>,
-    /// A Close has gone out here, theirs or ours: nothing may follow it.
+    /// A Close has gone out here, theirs or ours, or nobody is left to take anything: nothing may follow.
     sealed: bool,
     /// The Ping whose Pong comes this way and is ours.
     awaited: Option<Token>,
@@ -79,6 +79,11 @@ impl Lane {
 
     pub(super) fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// Nothing passes any more.
+    pub(super) fn seal(&mut self) {
+        self.sealed = true;
     }
 
     /// The Close that came this way.

@@ -102,6 +102,14 @@ impl Half {
         self.pending.is_none() && self.splice.is_empty() && !self.needs_flush
     }
 
+    /// The writer is dead: what its peer still says, such as its Close, is followed, and goes nowhere.
+    pub(super) fn abandon(&mut self) {
+        self.lane.seal();
+        self.pending = BytesMut::new();
+        self.splice = Splice::default();
+        self.needs_flush = false;
+    }
+
     pub(super) fn poll<R: Link, W: Link>(
         &mut self,
         cx: &mut Context<'_>,

@@ -173,9 +173,6 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
     /// Polls the direction from `from` to the other side, and takes in what it reports.
     fn poll_half(&mut self, cx: &mut Context<'_>, from: Side, held: bool, now: Instant) -> Result<Step, Turn> {
         let dead = self.closing.as_ref().and_then(|closing| closing.dead);
-        if dead == Some(from.other()) {
-            return Ok(Step::Waiting);
-        }
         let other_ended = match from {
             Side::Downstream => self.to_downstream.has_ended(),
             Side::Upstream => self.to_upstream.has_ended(),
@@ -253,6 +250,11 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
 
     /// Decides the end. `codes` are those for the downstream and for the upstream.
     fn begin_closing(&mut self, end: End, codes: (u16, u16), dead: Option<Side>) -> Turn {
+        match dead {
+            Some(Side::Downstream) => self.to_downstream.abandon(),
+            Some(Side::Upstream) => self.to_upstream.abandon(),
+            None => {}
+        }
         if let Some(closing) = &mut self.closing {
             // It was decided before; only that nothing more can be said to a dead side is new.
             closing.dead = closing.dead.or(dead);
