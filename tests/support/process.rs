@@ -76,7 +76,11 @@ impl Process {
 
     /// Connects to the first listener, through TLS where it has [`DEVELOPMENT`].
     pub(crate) async fn connect_either(&self) -> Client<BoxedIo> {
-        let stream = TcpStream::connect(&self.addresses[0]).await.unwrap();
+        self.through(TcpStream::connect(&self.addresses[0]).await.unwrap()).await
+    }
+
+    /// The same over a socket that is connected already.
+    pub(crate) async fn through(&self, stream: TcpStream) -> Client<BoxedIo> {
         let ca = self.folder.path().join("ca.pem");
         if !ca.exists() {
             return Client::new(Box::new(stream));
@@ -88,6 +92,21 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// What it holds open now.
+    pub(crate) fn open_files(&self) -> OpenFiles {
+        let mut open = OpenFiles::default();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap() {
+            // One that was closed since the folder was read is none.
+            let Ok(target) = std::fs::read_link(entry.unwrap().path()) else { continue };
+            match target.to_string_lossy().split(':').next() {
+                Some("socket") => open.sockets += 1,
+                Some("pipe") => open.pipes += 1,
+                _ => open.others += 1,
+            }
+        }
+        open
     }
 
     /// Sends SIGTERM.
@@ -112,6 +131,15 @@ impl Process {
     pub(crate) fn count(&self, message: &str) -> usize {
         self.all(message).len()
     }
+}
+
+/// Open files of a process, by their kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OpenFiles {
+    pub(crate) sockets: usize,
+    /// Both ends of a pipe count.
+    pub(crate) pipes: usize,
+    pub(crate) others: usize,
 }
 
 /// A shell that runs `line` in `folder`, with the program as `$0`.
