@@ -7,18 +7,19 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use switchgate::net::open_files;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     sync::mpsc,
     time::timeout,
 };
 
-use crate::support::{Proxy, within};
+use crate::support::{Proxy, process::Process, within};
 
 fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
@@ -127,6 +128,82 @@ async fn socket_io_polls_and_upgrades() {
     let (_child, url) = backend(&mut node("socketio_server.mjs")).await;
     let gate = plain_gate(&url).await;
     succeeds(node("socketio_client.mjs").arg(format!("http://{}", gate.addresses[0]))).await;
+}
+
+/// Clients of a drain; each line they print is awaited for a minute at most.
+struct Crowd {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Crowd {
+    fn start(command: &mut Command, url: &str, count: usize) -> Self {
+        let started = command.args([url, &count.to_string()]).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut child = started.unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { _child: child, lines }
+    }
+
+    async fn line(&mut self) -> String {
+        let line = timeout(Duration::from_secs(60), self.lines.next_line()).await.expect("a line in time").unwrap();
+        line.expect("a line before its end")
+    }
+
+    /// The code and the time of each Close.
+    async fn closes(&mut self) -> Vec<(u16, f64)> {
+        serde_json::from_str(&self.line().await).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_real_clients_are_sent_away_evenly() {
+    const EACH: usize = 1000;
+    const SPREAD: f64 = 5.0;
+    if !both_present() {
+        return;
+    }
+    // The clients inherit the limit.
+    open_files::raise();
+    let mut process = Process::start(&format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n\
+         [drain]\ngrace = \"40s\"\nspread = \"{SPREAD}s\"\ncode = 1012\n"
+    ))
+    .await;
+    let url = format!("ws://{}/", process.addresses[0]);
+    let mut crowds = [
+        Crowd::start(&mut node("ws_drain.mjs"), &url, EACH),
+        Crowd::start(&mut python("websockets_drain.py"), &url, EACH),
+    ];
+    for crowd in &mut crowds {
+        assert_eq!(crowd.line().await, "open");
+    }
+    process.terminate();
+    process.event("stopping").await;
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let mut all = Vec::new();
+    for (crowd, name) in crowds.iter_mut().zip(["ws", "websockets"]) {
+        let closes = crowd.closes().await;
+        assert_eq!(closes.len(), EACH, "{name}");
+        let wrong = closes.iter().filter(|(code, _)| *code != 1012).collect::<Vec<_>>();
+        assert!(wrong.is_empty(), "{name}: {wrong:?}");
+        all.extend(closes.into_iter().map(|(_, at)| at / 1000.0 - begun));
+    }
+    assert_eq!(process.exit_code().await, Some(0));
+    all.sort_by(f64::total_cmp);
+    let deciles = (1..10).map(|tenth| all[all.len() * tenth / 10]).collect::<Vec<_>>();
+    let last = all[all.len() - 1];
+    eprintln!(
+        "drain of {}: deciles of the closes at {deciles:.2?} s of {SPREAD} s, the last at {last:.2} s",
+        all.len()
+    );
+    for (tenth, seen) in (1..10).zip(&deciles) {
+        let even = SPREAD * f64::from(tenth) / 10.0;
+        assert!((seen - even).abs() < 0.6, "decile {tenth} at {seen} s instead of {even} s: {deciles:?}");
+    }
+    assert!(last < SPREAD + 2.0, "the last at {last} s");
+    let stopped = process.all("stopped")[0];
+    assert_eq!((&stopped["websockets_ended"], &stopped["websockets_cut"]), (&(2 * EACH).into(), &0.into()));
+    assert!(process.all("websocket ended").iter().all(|end| end["reason"] == "drain"));
 }
 
 /// A page whose script opens `url` and tells its own server what became of it.
