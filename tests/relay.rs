@@ -260,6 +260,31 @@ async fn a_client_that_is_killed_is_told_to_its_upstream() {
 }
 
 #[tokio::test]
+async fn a_side_that_is_killed_within_a_frame_ends_the_other_at_once() {
+    for tls in [false, true] {
+        for kills_client in [false, true] {
+            let Wire { mut process, mut client, mut peer } = Wire::open(tls, "close_timeout = \"1m\"").await;
+            // In it no Close can be set down, and none is waited for.
+            let mask = MASK.filter(|_| kills_client);
+            let half = &frame(BINARY, &pattern(1000, 7), mask)[..500];
+            if kills_client {
+                client.send(half).await;
+                assert_eq!(peer.take(500).await, half);
+                drop(client);
+                assert!(peer.rest().await.is_empty());
+            } else {
+                peer.send(half).await;
+                assert_eq!(client.take(500).await, half);
+                reset_on_drop(&peer.stream);
+                drop(peer);
+                assert!(client.rest().await.is_empty());
+            }
+            assert_eq!(process.event("websocket ended").await["reason"], "reset");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_side_that_answers_no_ping_is_dead_and_its_pongs_stay_here() {
     for tls in [false, true] {
         let mut wire = Wire::open(tls, "ping = { every = \"200ms\", timeout = \"400ms\" }").await;

@@ -279,6 +279,8 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         let answered = |back: &Half| {
             back.lane.goodbye().is_some() || back.has_ended() || !(back.lane.is_followed() || back.lane.is_broken())
         };
+        // The other side died within a frame: no Close can follow that, so no answer to one either.
+        let mute = |out: &Half| dead.is_some() && !out.lane.is_sealed();
         let (downstream_told, upstream_told) = (told(&self.to_downstream), told(&self.to_upstream));
         // What a side that broke a rule says is not followed any more: the end of the stream is its sign to hang up.
         if downstream_told && self.to_upstream.lane.is_broken() {
@@ -287,8 +289,8 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if upstream_told && self.to_downstream.lane.is_broken() {
             let _ = half::shut_down(cx, &mut self.upstream);
         }
-        let downstream = dead == Some(Side::Downstream) || downstream_told && answered(&self.to_upstream);
-        let upstream = dead == Some(Side::Upstream) || upstream_told && answered(&self.to_downstream);
+        let downstream = dead == Some(Side::Downstream) || downstream_told && (answered(&self.to_upstream) || mute(&self.to_downstream));
+        let upstream = dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
         let over = now >= until || downstream && upstream;
         if over {
             // TLS says goodbye of its own; a side that does not take it is not waited for.
