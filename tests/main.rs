@@ -22,5 +22,6 @@ mod peers;
 mod plain_http;
 mod relay;
 mod smuggling;
+mod soak;
 mod support;
 mod tls;

@@ -289,8 +289,10 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if upstream_told && self.to_downstream.lane.is_broken() {
             let _ = half::shut_down(cx, &mut self.upstream);
         }
-        let downstream = dead == Some(Side::Downstream) || downstream_told && (answered(&self.to_upstream) || mute(&self.to_downstream));
-        let upstream = dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
+        let downstream = dead == Some(Side::Downstream)
+            || downstream_told && (answered(&self.to_upstream) || mute(&self.to_downstream));
+        let upstream =
+            dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
         let over = now >= until || downstream && upstream;
         if over {
             // TLS says goodbye of its own; a side that does not take it is not waited for.

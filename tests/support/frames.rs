@@ -43,8 +43,11 @@ pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8>
             bytes.extend((long as u64).to_be_bytes());
         }
     }
-    bytes.extend(mask.iter().flatten());
-    let key = mask.unwrap_or_default();
+    let Some(key) = mask else {
+        bytes.extend_from_slice(payload);
+        return bytes;
+    };
+    bytes.extend(key);
     bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }
@@ -66,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             short => u64::from(short),
         };
         let masked = start[1] & 0x80 != 0;
-        let key = if masked { self.take(4).await } else { vec![0; 4] };
+        let key = if masked { self.take(4).await } else { Vec::new() };
         let mut payload = self.take(usize::try_from(length).unwrap()).await;
         payload.iter_mut().zip(key.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
         Some(Frame { first: start[0], masked, payload })

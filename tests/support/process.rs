@@ -90,6 +90,19 @@ impl Process {
         Client::new(Box::new(within("TLS handshake", connector.connect(name, stream)).await.unwrap()))
     }
 
+    /// Memory that it shares with nobody, in bytes.
+    pub(crate) fn private_memory(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let lines =
+            text.lines().filter(|line| line.starts_with("Private_Clean:") || line.starts_with("Private_Dirty:"));
+        lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024).sum()
+    }
+
+    /// The log from here on, for whoever does not want to keep all of it.
+    pub(crate) fn take_log(&mut self) -> mpsc::UnboundedReceiver<String> {
+        std::mem::replace(&mut self.log, mpsc::unbounded_channel().1)
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
