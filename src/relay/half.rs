@@ -105,7 +105,7 @@ impl Half {
     /// The writer is dead: what its peer still says, such as its Close, is followed, and goes nowhere.
     pub(super) fn abandon(&mut self) {
         self.lane.seal();
-        self.pending = BytesMut::new();
+        self.pending = None;
         self.splice = Splice::default();
         self.needs_flush = false;
     }

@@ -105,7 +105,8 @@ where
             let agreed = response.extensions_mut().remove::<Agreed>();
             let opened = opened?.agreed(agreed);
             let own = tracker.clone();
-            tracker.relay(async move { opened.carry(downstream, upstream, own, registry).await });
+            // Still a connection, and no relay before both streams are there: one WebSocket is never counted twice.
+            tracker.connection(async move { opened.carry(downstream, upstream, own, registry).await });
             Ok(switching(response))
         }))
     }
