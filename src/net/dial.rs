@@ -5,9 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
 
-use super::{BoxedIo, listener::prepare};
+use super::{BoxedIo, listener::prepare, tls_stream};
 
 /// Why an endpoint could not be reached.
 #[derive(Debug, Error)]
@@ -45,7 +44,7 @@ pub enum DialError {
 pub struct Dialer {
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     limit: Duration,
 }
 
@@ -57,7 +56,7 @@ impl Dialer {
 
     /// Reaches `host:port` over TLS and expects a certificate for `name`.
     pub fn tls(host: String, port: u16, limit: Duration, config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
-        Self { host, port, tls: Some((TlsConnector::from(config), name)), limit }
+        Self { host, port, tls: Some((config, name)), limit }
     }
 
     /// One fresh connection. The limit covers name resolution, TCP and TLS together.
@@ -81,14 +80,13 @@ impl Dialer {
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
-        let Some((connector, name)) = &self.tls else {
+        let Some((config, name)) = &self.tls else {
             return Ok(Box::new(stream));
         };
-        let stream = connector
-            .connect(name.clone(), stream)
+        let stream = tls_stream::connect(Arc::clone(config), name.clone(), stream)
             .await
             .map_err(|source| DialError::Tls { address: self.address(), source })?;
-        Ok(Box::new(stream))
+        Ok(stream)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod listener;
 pub mod open_files;
 pub mod timer;
 pub mod tls;
+pub mod tls_stream;
 
 use std::io;
 
@@ -46,12 +47,7 @@ impl Io for TcpStream {
     }
 }
 
-impl Io for tokio_rustls::server::TlsStream<TcpStream> {
-    fn take_error(&self) -> Option<io::Error> {
-        pending_error(self.get_ref().0)
-    }
-}
-
+/// The probe's, which tells of certificates and wants no more than an exchange.
 impl Io for tokio_rustls::client::TlsStream<TcpStream> {
     fn take_error(&self) -> Option<io::Error> {
         pending_error(self.get_ref().0)

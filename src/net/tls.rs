@@ -14,7 +14,8 @@ use rustls::{
 };
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::tls_stream::{self, ServerStream};
 
 /// What is wrong with TLS material; each message names the file and the cure.
 #[derive(Debug, Error)]
@@ -170,8 +171,8 @@ pub fn explained(error: &io::Error) -> String {
 ///
 /// # Errors
 /// What TLS or the socket said, or `TimedOut`.
-pub async fn accept(acceptor: &TlsAcceptor, stream: TcpStream, limit: Duration) -> io::Result<TlsStream<TcpStream>> {
-    timeout(limit, acceptor.accept(stream))
+pub async fn accept(config: Arc<ServerConfig>, stream: TcpStream, limit: Duration) -> io::Result<Box<ServerStream>> {
+    timeout(limit, tls_stream::accept(config, stream))
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout")))
 }

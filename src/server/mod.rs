@@ -14,7 +14,6 @@ use std::{
 
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::model::{Limits, Listener, ListenerTls, Model},
@@ -100,7 +99,7 @@ struct BoundListener {
 
 #[derive(Clone)]
 struct BoundTls {
-    acceptor: TlsAcceptor,
+    config: Arc<rustls::ServerConfig>,
     handshake_timeout: Duration,
 }
 
@@ -198,7 +197,7 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
         }
     }
     let config = load_pair(listener, tls)?;
-    Ok(BoundTls { acceptor: TlsAcceptor::from(config), handshake_timeout: tls.handshake_timeout })
+    Ok(BoundTls { config, handshake_timeout: tls.handshake_timeout })
 }
 
 fn log_development_ca(ca: &Path) {

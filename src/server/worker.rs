@@ -132,13 +132,13 @@ impl Front {
         let io: BoxedIo = match &self.tls {
             None => Box::new(stream),
             Some(bound) => {
-                let handshake = tls::accept(&bound.acceptor, stream, bound.handshake_timeout);
+                let handshake = tls::accept(Arc::clone(&bound.config), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
                     done = handshake => done,
                     () = tracker.draining() => return,
                 };
                 match stream {
-                    Ok(stream) => Box::new(stream),
+                    Ok(stream) => stream,
                     Err(error) => {
                         let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
