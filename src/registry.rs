@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
@@ -71,12 +71,18 @@ pub struct Opening {
 
 /// All of them. Clones share one list.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Mutex<HashMap<u64, Arc<Entry>>>>);
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    live: Mutex<HashMap<u64, Arc<Entry>>>,
+    ended: AtomicUsize,
+}
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
         // Nothing under the lock can leave the map half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters one; it leaves when the guard is dropped, however it ends.
@@ -94,6 +100,11 @@ impl Registry {
         });
         self.lock().insert(id, Arc::clone(&entry));
         Listed { registry: self.clone(), entry }
+    }
+
+    /// How many have ended since the start.
+    pub fn ended(&self) -> usize {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     /// How many there are.
@@ -162,6 +173,7 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let mut entries = self.registry.lock();
         entries.remove(&self.entry.id);
+        self.registry.0.ended.fetch_add(1, Ordering::Relaxed);
         // A crowd that has left leaves its room behind; give back what is far more than the rest needs.
         if entries.capacity() > 1024 && entries.len() < entries.capacity() / 8 {
             entries.shrink_to_fit();

@@ -24,7 +24,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Drains, and cuts what is left at the end of the grace or when `stops` has something more.
 pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Receiver<()>) -> Outcome {
-    let at_first = live.tracker.live();
+    let (at_first, ended_before) = (live.tracker.live(), live.registry.ended());
     tracing::info!(
         connections = at_first.connections,
         websockets = at_first.relays,
@@ -41,7 +41,7 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Rece
     };
     let all_ended = tokio::select! {
         () = live.tracker.all_ended() => true,
-        () = tell(drain, live, at_first.relays) => false,
+        () = tell(drain, live, ended_before) => false,
         () = tokio::time::sleep(drain.grace) => false,
         () = hurry => {
             tracing::warn!("second signal: cutting what is left");
@@ -52,7 +52,7 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Rece
     live.registry.cut_all();
     live.tracker.finish().await;
     tracing::info!(
-        websockets_ended = at_first.relays.saturating_sub(cut.relays),
+        websockets_ended = live.registry.ended().saturating_sub(ended_before + cut.relays),
         websockets_cut = cut.relays,
         connections_cut = cut.connections,
         "stopped"
@@ -61,7 +61,7 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Rece
 }
 
 /// Tells the WebSockets to close, evenly over the spread, and the log how many are left. Does not end.
-async fn tell(drain: &Drain, live: &LiveParts, total: usize) {
+async fn tell(drain: &Drain, live: &LiveParts, ended_before: usize) {
     let begun = Instant::now();
     let mut waiting = unasked(live);
     let (mut told, first) = (0, waiting.len());
@@ -81,9 +81,10 @@ async fn tell(drain: &Drain, live: &LiveParts, total: usize) {
         }
         if said_at.elapsed() >= PROGRESS {
             said_at = Instant::now();
-            let left = live.tracker.live().relays;
+            let left = live.registry.len();
+            let total = left + live.registry.ended().saturating_sub(ended_before);
             let seconds = drain.grace.saturating_sub(begun.elapsed()).as_secs();
-            tracing::info!("draining: {} of {} left, {seconds} s", grouped(left), grouped(total.max(left)));
+            tracing::info!("draining: {} of {} left, {seconds} s", grouped(left), grouped(total));
         }
     }
 }

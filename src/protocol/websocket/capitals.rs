@@ -15,9 +15,8 @@ pub fn restore(head: &mut [u8]) -> bool {
     let Some(mut rest) = head.get_mut(..length) else { return false };
     while let Some((_, line)) = rest.iter().position(|byte| *byte == b'\n').and_then(|at| rest.split_at_mut_checked(at))
     {
-        match line.get_mut(..WRITTEN.len()).filter(|name| name.eq_ignore_ascii_case(WRITTEN)) {
-            Some(name) => name.copy_from_slice(WRITTEN),
-            None => {}
+        if let Some(name) = line.get_mut(..WRITTEN.len()).filter(|name| name.eq_ignore_ascii_case(WRITTEN)) {
+            name.copy_from_slice(WRITTEN);
         }
         rest = line.get_mut(1..).unwrap_or_default();
     }
