@@ -237,12 +237,15 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
 
     /// A side can neither be read from nor written to.
     fn lost(&mut self, side: Side, error: io::Error) -> Turn {
-        if self.closing.is_some() {
+        if self.closing.as_ref().is_some_and(|closing| closing.dead.is_some()) {
+            // Nobody is left to be told.
             return Turn::Over(self.decided().unwrap_or(End::Failed(error)));
         }
         // Once both have said goodbye a reset is only a rough way to hang up.
         let both_said = self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
-        self.first_to_end.get_or_insert(side);
+        if self.closing.is_none() {
+            self.first_to_end.get_or_insert(side);
+        }
         let end = if both_said { End::Closed } else { End::Failed(error) };
         let code = farewell(side, &self.policy);
         self.begin_closing(end, (code, code), Some(side))

@@ -108,6 +108,22 @@ async fn a_side_that_is_gone_without_close_is_told_to_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_side_that_dies_during_the_close_does_not_cut_the_other() {
+    let mut rig = Rig::new(Policy::default());
+    rig.control.close(1001, Cause::Drain);
+    rig.client.expect_close(1001).await;
+    rig.server.expect_close(1001).await;
+    // The client is gone, and what is written to it fails; the server still has its say.
+    drop(rig.client);
+    rig.server.send(0x81, b"one more").await;
+    rig.server.close(1001).await;
+    rig.server.expect_end().await;
+    let report = rig.relay.await.unwrap();
+    assert!(matches!(report.end, End::Asked(1001, Cause::Drain)), "{report:?}");
+    assert_eq!(report.upstream_close, Some(Goodbye { code: Some(1001), reason: "".into() }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn observed_rules_are_reported_and_their_bytes_pass() {
     let mut rig = Rig::new(Policy { frames: Frames::Observe, ..Policy::default() });
     let bytes = [data(0x81, b"hi", None), b"whatever".to_vec()].concat();
