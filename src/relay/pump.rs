@@ -51,6 +51,8 @@ pub(super) struct Pump<D, U, C> {
     close_at: Option<Instant>,
     closing: Option<Box<Closing>>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// No clock can strike before then: bytes only move deadlines away. `None` when something else has changed.
+    quiet_until: Option<Instant>,
 }
 
 /// The end is decided; both sides have until then to take their Close and to answer it.
@@ -111,6 +113,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             close_at: None,
             closing: None,
             timer: None,
+            quiet_until: None,
         }
     }
 
@@ -167,6 +170,10 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !stalled {
             return Turn::Over(End::Closed);
         }
+        if !stalled && held_until.is_none() && self.quiet_until.is_some_and(|until| now < until) {
+            // The timer is armed for then, and with this task's waker.
+            return Turn::Pending;
+        }
         self.poll_clocks(cx, now, stalled, held_until)
     }
 
@@ -201,19 +208,24 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         let Polled { step, read, passed } = polled;
         if read > 0 {
             *self.heard.of(from) = now;
-            self.control.as_ref().heard(u64::try_from((now - self.begun).as_millis()).unwrap_or(u64::MAX));
+            let since = now.saturating_duration_since(self.begun);
+            self.control.as_ref().heard(since.as_secs() * 1000 + u64::from(since.subsec_millis()));
         }
         if passed.bytes > 0 || passed.messages > 0 {
             self.control.as_ref().count(from, passed);
         }
         if half.lane.goodbye().is_some() {
-            self.close_at.get_or_insert(now);
+            if self.close_at.is_none() {
+                self.close_at = Some(now);
+                self.quiet_until = None;
+            }
             if self.closing.is_none() {
                 self.first_to_close.get_or_insert(from);
             }
         }
         if half.has_ended() && self.half_closed_at.is_none() {
             self.half_closed_at = Some(now);
+            self.quiet_until = None;
             self.first_to_end.get_or_insert(from);
         }
         if from == Side::Downstream
@@ -267,6 +279,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         self.to_upstream.lane.queue_close(codes.1);
         let until = Instant::now() + self.policy.close_timeout;
         self.closing = Some(Box::new(Closing { end, until, dead }));
+        self.quiet_until = None;
         Turn::Again
     }
 
@@ -364,7 +377,12 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         }
         match next {
             None => Turn::Pending,
-            Some(at) => self.wake_at(cx, at),
+            Some(at) => {
+                let turn = self.wake_at(cx, at);
+                // The timer may go off earlier than asked for: then it has to be armed anew.
+                self.quiet_until = self.timer.as_ref().map(|timer| timer.deadline());
+                turn
+            }
         }
     }
 
