@@ -331,10 +331,13 @@ async fn autobahn_says_the_same_with_and_without_the_gate() {
 }
 
 /// How bad a verdict is.
+///
+/// Autobahn counts `NON-STRICT` as a pass: where a client sends a sound message and a broken frame in one go, the gate
+/// ends it before the message's echo has come back, which a server alone may send first.
 fn rank(verdict: &str) -> u8 {
     match verdict {
-        "OK" => 0,
-        "INFORMATIONAL" | "NON-STRICT" => 1,
+        "OK" | "NON-STRICT" => 0,
+        "INFORMATIONAL" => 1,
         "UNCLEAN" | "UNIMPLEMENTED" => 2,
         _ => 3,
     }

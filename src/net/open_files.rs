@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const PER_CONNECTION: u64 = 2;
 
 /// Log, listeners, timers of the runtimes, pipes, and some idle upstream connections.
-const OTHERS: u64 = 128;
+const OTHERS: u64 = 512;
 
 /// Raises the soft limit to the hard one, and says how many connections that allows; `None` is no limit.
 ///

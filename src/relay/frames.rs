@@ -77,10 +77,6 @@ impl Lane {
         self.broken
     }
 
-    pub(super) fn is_sealed(&self) -> bool {
-        self.sealed
-    }
-
     /// Nothing passes any more.
     pub(super) fn seal(&mut self) {
         self.sealed = true;
@@ -113,16 +109,26 @@ impl Lane {
         self.ping = Some(token);
     }
 
-    /// The Pong with this payload is ours.
+    /// The Pong with this payload is ours, and so are late ones to the Pings before.
     pub(super) fn await_pong(&mut self, token: Token) {
         self.awaited = Some(token);
     }
 
     /// A Close is to go out at the next boundary, unless one has gone out.
     pub(super) fn queue_close(&mut self, code: u16) {
-        if !self.sealed {
+        if !self.is_said() {
             self.close = Some(code);
         }
+    }
+
+    /// A Close has gone this way, or nothing can any more: ours must not follow (RFC 6455 §5.5.1).
+    pub(super) fn is_said(&self) -> bool {
+        self.sealed || self.goodbye.is_some()
+    }
+
+    /// Whether a Ping of ours still waits for its boundary.
+    pub(super) fn has_ping(&self) -> bool {
+        self.ping.is_some()
     }
 
     /// Whether a frame of ours waits.
@@ -139,7 +145,7 @@ impl Lane {
 
     fn write_queued(&mut self, out: &mut impl Outlet) {
         let (ping, code) = (self.ping.take(), self.close.take());
-        if self.sealed {
+        if self.is_said() {
             return;
         }
         // RFC 6455 section 5.1: what goes upstream comes from a client.
@@ -246,13 +252,8 @@ impl Lane {
         }
     }
 
-    fn is_ours(&mut self, control: &Control) -> bool {
-        let ours = control.kind == ControlKind::Pong
-            && self.awaited.as_ref().is_some_and(|token| token.as_slice() == control.payload());
-        if ours {
-            self.awaited = None;
-        }
-        ours
+    fn is_ours(&self, control: &Control) -> bool {
+        control.kind == ControlKind::Pong && self.awaited.is_some_and(|last| is_up_to(control.payload(), last))
     }
 
     fn note_close(&mut self, control: &Control, policy: &Policy) {
@@ -278,6 +279,21 @@ impl Lane {
         }
         self.inject(out);
     }
+}
+
+/// The payload of the next Ping: a random prefix that stays with the relay, and a count.
+pub(super) fn next_token(last: Option<Token>) -> Token {
+    match last.map(u64::from_be_bytes) {
+        None => (u64::from(u32::from_be_bytes(random())) << 32).to_be_bytes(),
+        Some(last) => (last & !0xffff_ffff | (last.wrapping_add(1) & 0xffff_ffff)).to_be_bytes(),
+    }
+}
+
+/// Whether a Pong answers the Ping with this payload or one before it.
+fn is_up_to(payload: &[u8], last: Token) -> bool {
+    let (last, Ok(payload)) = (u64::from_be_bytes(last), <[u8; 8]>::try_from(payload)) else { return false };
+    let payload = u64::from_be_bytes(payload);
+    payload >> 32 == last >> 32 && payload <= last
 }
 
 /// A masking key (RFC 6455 §5.3).

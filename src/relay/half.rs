@@ -62,6 +62,8 @@ pub(super) struct May {
     pub(super) farewell: Option<u16>,
     /// Carry the end of the stream across; not while a Close waits for its answer.
     pub(super) finish: bool,
+    /// Move big payloads through a pipe; not where each read counts against a rate.
+    pub(super) splice: bool,
 }
 
 #[derive(Debug)]
@@ -162,13 +164,14 @@ impl Half {
                 return Ok(Step::Waiting);
             }
             reads -= 1;
-            let sockets = reader.as_tcp().filter(|_| writer.as_tcp().is_some());
-            let polled = match sockets.filter(|_| self.lane.payload_ahead() >= splice::LEAST) {
+            let sockets = reader.as_tcp().filter(|_| may.splice && writer.as_tcp().is_some());
+            let spliced = match sockets.filter(|_| self.lane.payload_ahead() >= splice::LEAST) {
                 Some(from) => self.splice_ahead(cx, from, passed),
-                None => scratch::with(|buffer| {
-                    self.read_and_write(cx, reader, writer, policy, may.farewell, passed, buffer)
-                }),
+                None => None,
             };
+            let polled = spliced.unwrap_or_else(|| {
+                scratch::with(|buffer| self.read_and_write(cx, reader, writer, policy, may.farewell, passed, buffer))
+            });
             match polled {
                 Poll::Ready(count) => *read += count?,
                 Poll::Pending => return self.rest(cx, writer),
@@ -209,19 +212,23 @@ impl Half {
         Poll::Ready(Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
     }
 
-    /// Moves payload from one socket towards the other inside the kernel.
+    /// Moves payload from one socket towards the other inside the kernel; `None` where there is no pipe for it.
     fn splice_ahead(
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpStream,
         passed: &mut Passed,
-    ) -> Poll<Result<u64, Fault>> {
-        let count = ready!(self.splice.poll_fill(cx, from, self.lane.payload_ahead())).map_err(Fault::Read)?;
+    ) -> Option<Poll<Result<u64, Fault>>> {
+        let count = match self.splice.poll_fill(cx, from, self.lane.payload_ahead()) {
+            Poll::Pending => return Some(Poll::Pending),
+            Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(Fault::Read(error)))),
+            Poll::Ready(Ok(count)) => count?,
+        };
         if count == 0 {
             self.ended = true;
         }
         passed.messages += self.lane.passed_by(count);
-        Poll::Ready(Ok(count))
+        Some(Poll::Ready(Ok(count)))
     }
 
     /// Lets the lane put bytes out, and takes in what that brought.

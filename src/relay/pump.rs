@@ -29,6 +29,9 @@ use crate::{
 /// It does not read there, so no event would tell it.
 const STALL_CHECK: Duration = Duration::from_secs(1);
 
+/// How long a side that takes nothing any more is still read from. It is gone: what it said is here, or never comes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// See the module page.
 pub(super) struct Pump<D, U, C> {
     downstream: D,
@@ -41,8 +44,11 @@ pub(super) struct Pump<D, U, C> {
     begun: Instant,
     /// When the last byte came from each side.
     heard: Sides<Instant>,
-    beats: Sides<Heartbeat>,
+    /// When each side last took something.
+    taken: Sides<Instant>,
+    beats: Option<Box<Sides<Heartbeat>>>,
     bucket: Option<Box<Bucket>>,
+    began: Option<Side>,
     first_to_end: Option<Side>,
     first_to_close: Option<Side>,
     /// When the first side ended its stream.
@@ -50,6 +56,7 @@ pub(super) struct Pump<D, U, C> {
     /// When the first Close passed.
     close_at: Option<Instant>,
     closing: Option<Box<Closing>>,
+    unwritable: Option<Box<Unwritable>>,
     timer: Option<Pin<Box<Sleep>>>,
     /// No clock can strike before then: bytes only move deadlines away. `None` when something else has changed.
     quiet_until: Option<Instant>,
@@ -61,6 +68,13 @@ struct Closing {
     until: Instant,
     /// A side that cannot be written to or read from any more.
     dead: Option<Side>,
+}
+
+/// A side that takes nothing any more and may still have something to say.
+struct Unwritable {
+    side: Side,
+    error: io::Error,
+    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,18 +114,21 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             to_downstream: Half::new(Side::Upstream, upstream.early, &policy, session.extensions),
             downstream: downstream.stream,
             upstream: upstream.stream,
+            beats: policy.ping.map(|_| Box::default()),
             bucket: policy.rate.map(|rate| Box::new(Bucket::new(rate, begun))),
             policy,
             max_lifetime: session.max_lifetime,
             control,
             begun,
             heard: Sides { downstream: begun, upstream: begun },
-            beats: Sides::default(),
+            taken: Sides { downstream: begun, upstream: begun },
+            began: None,
             first_to_end: None,
             first_to_close: None,
             half_closed_at: None,
             close_at: None,
             closing: None,
+            unwritable: None,
             timer: None,
             quiet_until: None,
         }
@@ -123,6 +140,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             to_upstream: self.control.as_ref().passed(Side::Downstream),
             to_downstream: self.control.as_ref().passed(Side::Upstream),
             duration: self.begun.elapsed(),
+            began: self.began,
             first_to_end: self.first_to_end,
             first_to_close: self.first_to_close,
             downstream_close: self.to_upstream.lane.goodbye().cloned(),
@@ -154,31 +172,43 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             _ => {}
         }
         let now = Instant::now();
-        let held_until = self.bucket.as_mut().and_then(|bucket| bucket.held_until(now));
-        let mut stalled = false;
+        // Once the end is decided its rate is not what keeps a client from answering.
+        let bucket = self.bucket.as_mut().filter(|_| self.closing.is_none());
+        let held_until = bucket.and_then(|bucket| bucket.held_until(now));
+        // Nothing is read from a side that is beyond its rate, or whose peer takes nothing: no event tells of its end.
+        let mut unread = false;
         for from in [Side::Downstream, Side::Upstream] {
             let held = from == Side::Downstream && held_until.is_some();
             match self.poll_half(cx, from, held, now) {
-                Ok(step) => stalled |= step == Step::Stalled,
+                Ok((step, _)) if held || step == Step::Stalled => {
+                    unread = true;
+                    if let Some(beats) = &mut self.beats {
+                        beats.of(from).deaf(now);
+                    }
+                }
+                Ok(_) => {}
                 Err(turn) => return turn,
             }
+        }
+        if let Some((side, error)) = self.heard_out(now) {
+            return self.lost(side, error);
         }
         if let Some(closing) = &self.closing {
             let (dead, until) = (closing.dead, closing.until);
             return self.poll_closing(cx, dead, until, now);
         }
-        if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !stalled {
+        if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !unread {
             return Turn::Over(End::Closed);
         }
-        if !stalled && held_until.is_none() && self.quiet_until.is_some_and(|until| now < until) {
+        if !unread && self.quiet_until.is_some_and(|until| now < until) {
             // The timer is armed for then, and with this task's waker.
             return Turn::Pending;
         }
-        self.poll_clocks(cx, now, stalled, held_until)
+        self.poll_clocks(cx, now, unread, held_until)
     }
 
-    /// Polls the direction from `from` to the other side, and takes in what it reports.
-    fn poll_half(&mut self, cx: &mut Context<'_>, from: Side, held: bool, now: Instant) -> Result<Step, Turn> {
+    /// Polls the direction from `from` to the other side, takes in what it reports, and says how many bytes were read.
+    fn poll_half(&mut self, cx: &mut Context<'_>, from: Side, held: bool, now: Instant) -> Result<(Step, u64), Turn> {
         let dead = self.closing.as_ref().and_then(|closing| closing.dead);
         let other_ended = match from {
             Side::Downstream => self.to_downstream.has_ended(),
@@ -192,6 +222,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             },
             farewell: (!other_ended).then(|| farewell(from, &self.policy)),
             finish: self.closing.is_none(),
+            splice: from == Side::Upstream || self.bucket.is_none(),
         };
         let (half, polled) = match from {
             Side::Downstream => {
@@ -211,6 +242,9 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             let since = now.saturating_duration_since(self.begun);
             self.control.as_ref().heard(since.as_secs() * 1000 + u64::from(since.subsec_millis()));
         }
+        if passed.bytes > 0 {
+            *self.taken.of(from.other()) = now;
+        }
         if passed.bytes > 0 || passed.messages > 0 {
             self.control.as_ref().count(from, passed);
         }
@@ -221,12 +255,16 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             }
             if self.closing.is_none() {
                 self.first_to_close.get_or_insert(from);
+                self.began.get_or_insert(from);
             }
         }
         if half.has_ended() && self.half_closed_at.is_none() {
             self.half_closed_at = Some(now);
             self.quiet_until = None;
-            self.first_to_end.get_or_insert(from);
+            if self.closing.is_none() {
+                self.first_to_end.get_or_insert(from);
+                self.began.get_or_insert(from);
+            }
         }
         if from == Side::Downstream
             && let Some(bucket) = &mut self.bucket
@@ -238,13 +276,45 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             }
         }
         match step {
-            Ok(step) => Ok(step),
+            Ok(step) => Ok((step, read)),
             Err(Fault::Read(error)) => Err(self.lost(from, error)),
-            Err(Fault::Write(error)) => Err(self.lost(from.other(), error)),
+            Err(Fault::Write(error)) => Err(self.hear_out(cx, from.other(), error, now)),
             Err(Fault::Broken(error)) => {
                 Err(self.begin_closing(End::Broken(from, error), (error.code(), error.code()), None))
             }
         }
+    }
+
+    /// A side takes nothing any more. What it has said before may still wait to be read: a message, the code of its Close.
+    fn hear_out(&mut self, cx: &mut Context<'_>, side: Side, error: io::Error, now: Instant) -> Turn {
+        if self.closing.is_some() || self.unwritable.is_some() {
+            return self.lost(side, error);
+        }
+        match side {
+            Side::Downstream => self.to_downstream.abandon(),
+            Side::Upstream => self.to_upstream.abandon(),
+        }
+        self.began.get_or_insert(side);
+        self.unwritable = Some(Box::new(Unwritable { side, error, until: now + LAST_WORDS }));
+        self.quiet_until = None;
+        // What is here already, before the error that is behind it: a reset shows once in each direction.
+        match self.poll_half(cx, side, false, now) {
+            Ok(_) => Turn::Again,
+            Err(turn) => turn,
+        }
+    }
+
+    /// The side that takes nothing, once it has said all, or has had its time to.
+    fn heard_out(&mut self, now: Instant) -> Option<(Side, io::Error)> {
+        let Unwritable { side, until, .. } = self.unwritable.as_deref().filter(|_| self.closing.is_none())?;
+        let ended = match side {
+            Side::Downstream => self.to_upstream.has_ended(),
+            Side::Upstream => self.to_downstream.has_ended(),
+        };
+        if !ended && now < *until {
+            return None;
+        }
+        self.unwritable.take().map(|unwritable| (unwritable.side, unwritable.error))
     }
 
     /// A side can neither be read from nor written to.
@@ -257,6 +327,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         let both_said = self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
         if self.closing.is_none() {
             self.first_to_end.get_or_insert(side);
+            self.began.get_or_insert(side);
         }
         let end = if both_said { End::Closed } else { End::Failed(error) };
         let code = farewell(side, &self.policy);
@@ -290,13 +361,13 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
     fn poll_closing(&mut self, cx: &mut Context<'_>, dead: Option<Side>, until: Instant, now: Instant) -> Turn {
         // A side is done with when it has taken all it can be told, and has answered or is past answering.
         let told = |out: &Half| {
-            out.is_flushed() && (out.lane.is_sealed() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
+            out.is_flushed() && (out.lane.is_said() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
         };
         let answered = |back: &Half| {
             back.lane.goodbye().is_some() || back.has_ended() || !(back.lane.is_followed() || back.lane.is_broken())
         };
         // The other side died within a frame: no Close can follow that, so no answer to one either.
-        let mute = |out: &Half| dead.is_some() && !out.lane.is_sealed();
+        let mute = |out: &Half| dead.is_some() && !out.lane.is_said();
         let (downstream_told, upstream_told) = (told(&self.to_downstream), told(&self.to_upstream));
         // What a side that broke a rule says is not followed any more: the end of the stream is its sign to hang up.
         if downstream_told && self.to_upstream.lane.is_broken() {
@@ -311,18 +382,23 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
         let over = now >= until || downstream && upstream;
         if over {
-            // TLS says goodbye of its own; a side that does not take it is not waited for.
-            let _ = half::shut_down(cx, &mut self.downstream);
-            let _ = half::shut_down(cx, &mut self.upstream);
+            self.hang_up(cx);
             return Turn::Over(self.decided().unwrap_or(End::Closed));
         }
         self.wake_at(cx, until)
     }
 
+    /// TLS says goodbye of its own; a side that does not take it is not waited for.
+    fn hang_up(&mut self, cx: &mut Context<'_>) {
+        let _ = half::shut_down(cx, &mut self.downstream);
+        let _ = half::shut_down(cx, &mut self.upstream);
+    }
+
     /// What the clocks say: the first deadline that has passed, or when to look again.
-    fn poll_clocks(&mut self, cx: &mut Context<'_>, now: Instant, stalled: bool, held_until: Option<Instant>) -> Turn {
+    fn poll_clocks(&mut self, cx: &mut Context<'_>, now: Instant, unread: bool, held_until: Option<Instant>) -> Turn {
         let policy = Arc::clone(&self.policy);
-        let last_byte = self.heard.downstream.max(self.heard.upstream);
+        let last_byte = [self.heard, self.taken].map(|sides| sides.downstream.max(sides.upstream));
+        let last_byte = last_byte.into_iter().max().unwrap_or(now);
         let away = (close::GOING_AWAY, close::GOING_AWAY);
         let clocks = [
             (policy.idle_timeout, Some(last_byte), End::Idle as fn(Duration) -> End),
@@ -339,17 +415,29 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
                 let both_said =
                     self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
                 // Both have said goodbye and neither hangs up: there is nothing left to wait for.
-                return if both_said { Turn::Over(End::Closed) } else { self.begin_closing(end, away, None) };
+                if both_said {
+                    self.hang_up(cx);
+                    return Turn::Over(End::Closed);
+                }
+                return self.begin_closing(end, away, None);
             }
             earlier(from + limit);
         }
-        if let Some(ping) = &policy.ping {
+        let followed = self.to_upstream.lane.is_followed() && self.to_downstream.lane.is_followed();
+        if let (Some(ping), Some(beats)) = (&policy.ping, &mut self.beats) {
             for (side, asks) in [(Side::Downstream, ping.client), (Side::Upstream, ping.upstream)] {
-                if !asks || self.half_closed_at.is_some() || self.close_at.is_some() || !self.both_followed() {
+                if !asks || self.half_closed_at.is_some() || self.close_at.is_some() || !followed {
                     continue;
                 }
-                let heard = *self.heard.of(side);
-                match self.beats.of(side).beat(ping, heard, now) {
+                let (heard, taken) = (*self.heard.of(side), *self.taken.of(side));
+                let out = match side {
+                    Side::Downstream => &self.to_downstream,
+                    Side::Upstream => &self.to_upstream,
+                };
+                if out.lane.has_ping() || !out.is_flushed() {
+                    beats.of(side).unsent(taken);
+                }
+                match beats.of(side).beat(ping, heard, now) {
                     Beat::Wait(at) => earlier(at),
                     Beat::Ask(token) => {
                         let (out, back) = match side {
@@ -366,14 +454,21 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
                 }
             }
         }
-        if stalled {
-            if let Some(error) = self.downstream.take_error() {
-                return self.lost(Side::Downstream, error);
-            }
-            if let Some(error) = self.upstream.take_error() {
-                return self.lost(Side::Upstream, error);
-            }
+        if let Some(unwritable) = &self.unwritable {
+            earlier(unwritable.until);
+        }
+        if unread {
             earlier(now + STALL_CHECK);
+            let lost = [Side::Downstream, Side::Upstream].into_iter().find_map(|side| {
+                let error = match side {
+                    Side::Downstream => self.downstream.take_error(),
+                    Side::Upstream => self.upstream.take_error(),
+                };
+                error.map(|error| (side, error))
+            });
+            if let Some((side, error)) = lost {
+                return self.hear_out(cx, side, error, now);
+            }
         }
         match next {
             None => Turn::Pending,
@@ -384,10 +479,6 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
                 turn
             }
         }
-    }
-
-    fn both_followed(&self) -> bool {
-        self.to_upstream.lane.is_followed() && self.to_downstream.lane.is_followed()
     }
 
     /// Sees to it that the task is woken at that time. An armed timer that fires early costs one look; moving it at

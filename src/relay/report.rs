@@ -124,6 +124,8 @@ pub struct Report {
     pub to_downstream: Passed,
     /// From the switch to the end.
     pub duration: Duration,
+    /// The side that began the end, by a Close, the end of its stream or a failure; `None` when we did.
+    pub began: Option<Side>,
     /// The side that ended its stream or failed first; `None` when we ended both.
     pub first_to_end: Option<Side>,
     /// The side whose Close came first; `None` when none came before ours.

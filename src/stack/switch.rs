@@ -237,7 +237,7 @@ fn log_end(entry: &Entry, report: &Report) {
         messages_to_upstream = report.to_upstream.messages,
         messages_to_client = report.to_downstream.messages,
         duration_ms = millis(report.duration),
-        closed_by = side(report.first_to_close.or(report.first_to_end)),
+        closed_by = side(report.began),
         client_code = code(&report.downstream_close),
         client_reason = reason(&report.downstream_close),
         upstream_code = code(&report.upstream_close),

@@ -136,6 +136,50 @@ async fn observed_rules_are_reported_and_their_bytes_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_late_pong_to_a_ping_of_ours_is_taken_out_too() {
+    let ping = Ping { every: Duration::from_secs(30), timeout: Duration::from_secs(10), client: true, upstream: false };
+    let mut rig = Rig::new(Policy { ping: Some(ping), ..Policy::default() });
+    let first = rig.client.frame_read().await.unwrap();
+    rig.client.send(0x81, b"hi").await;
+    rig.server.expect(0x81, b"hi").await;
+    let second = rig.client.frame_read().await.unwrap();
+    assert!(first.payload != second.payload);
+    rig.client.send(0x8a, &first.payload).await;
+    rig.client.send(0x8a, &second.payload).await;
+    rig.client.send(0x81, b"end").await;
+    rig.server.expect(0x81, b"end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_ours_follows_a_close_that_was_only_observed() {
+    let mut rig = Rig::new(Policy { frames: Frames::Observe, ..Policy::default() });
+    rig.client.close(1000).await;
+    rig.server.expect_close(1000).await;
+    rig.control.close(1001, Cause::Drain);
+    rig.client.expect_close(1001).await;
+    rig.server.close(1000).await;
+    rig.server.expect_end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_began_the_end_is_not_who_answered_it() {
+    let mut rig = Rig::new(Policy::default());
+    drop(rig.server);
+    rig.client.expect_close(1012).await;
+    rig.client.close(1012).await;
+    rig.client.expect_end().await;
+    assert_eq!(rig.relay.await.unwrap().began, Some(Side::Upstream));
+    let mut rig = Rig::new(Policy::default());
+    rig.control.close(1001, Cause::Drain);
+    rig.client.expect_close(1001).await;
+    rig.client.close(1001).await;
+    rig.client.stream.shutdown().await.unwrap();
+    rig.server.expect_close(1001).await;
+    rig.server.close(1001).await;
+    assert_eq!(rig.relay.await.unwrap().began, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn bits_of_a_negotiated_extension_pass() {
     let session = Session { extensions: Extensions::Deflate, ..Session::default() };
     let mut rig = Rig::with(Policy::default(), session, 1024, (b"", b""));

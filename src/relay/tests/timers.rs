@@ -132,3 +132,60 @@ async fn a_side_that_takes_nothing_does_not_keep_the_other_beyond_the_deadline()
     assert!(writer.await.unwrap().is_err(), "the stream was closed");
     drop(rig.client.stream.shutdown().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_listened_to_is_not_dead() {
+    let ping = Some(Ping { every: 2 * SECOND, timeout: SECOND, client: true, upstream: false });
+    // The upstream takes nothing, so that the client is not read: its Pong waits among its messages.
+    let mut rig = Rig::with(Policy { ping, ..never() }, Session::default(), 256, (b"", b""));
+    let flood = rig.client.frame(0x82, &[0; 2000]);
+    let (mut reader, mut writer) = tokio::io::split(rig.client.stream);
+    let writing = tokio::spawn(async move { writer.write_all(&flood).await });
+    tokio::time::sleep(30 * SECOND).await;
+    assert!(!rig.relay.is_finished(), "a client that nobody reads from was given up");
+    // Once it is read again its silence counts again.
+    let frame = rig.server.frame_read().await.unwrap();
+    assert_eq!(frame.payload.len(), 2000);
+    writing.await.unwrap().unwrap();
+    let asked = reader.read_u8().await.unwrap();
+    assert_eq!(asked, 0x89);
+    assert_eq!(rig.relay.await.unwrap().end.reason(), "peer_dead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_cannot_leave_is_not_waited_for_while_the_side_takes_bytes() {
+    let ping = Some(Ping { every: 2 * SECOND, timeout: 3 * SECOND, client: true, upstream: false });
+    let policy = Policy { ping, idle_timeout: Some(5 * SECOND), ..never() };
+    let mut rig = Rig::with(policy, Session::default(), 64, (b"", b""));
+    // One frame that takes its reader a minute.
+    let flood = rig.server.frame(0x82, &[7; 6000]);
+    let mut server = rig.server.stream;
+    let writing = tokio::spawn(async move {
+        server.write_all(&flood).await.unwrap();
+        server
+    });
+    for _ in 0..60 {
+        rig.client.stream.read_exact(&mut [0; 100]).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+    }
+    assert!(!rig.relay.is_finished(), "an active download was cut");
+    drop(writing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_client_is_heard_once_the_end_is_decided() {
+    use crate::config::relay_policy::{Excess, Rate};
+    let begun = Instant::now();
+    let rate = Some(Rate { bytes: Some(10), messages: None, excess: Excess::Hold });
+    let mut rig = Rig::new(Policy { rate, ..never() });
+    rig.client.send(0x82, &[0; 1000]).await;
+    rig.server.expect(0x82, &[0; 1000]).await;
+    rig.control.close(1001, Cause::Drain);
+    rig.client.expect_close(1001).await;
+    rig.client.close(1001).await;
+    rig.server.expect_close(1001).await;
+    rig.server.close(1001).await;
+    let report = rig.relay.await.unwrap();
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    assert_eq!(report.downstream_close, Some(Goodbye { code: Some(1001), reason: "".into() }));
+}
