@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures_util::task::AtomicWaker;
 
-use super::report::Side;
+use super::{moment::Moment, report::Side};
 
 /// A hand on one relay. The relay and whoever watches it share what holds it.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub struct Control {
     waker: AtomicWaker,
     to_upstream: Counters,
     to_downstream: Counters,
-    /// Milliseconds from the relay's begin to the last byte of either side.
+    /// Nanoseconds from the relay's begin to the last byte of either side.
     last_byte: AtomicU64,
 }
 
@@ -90,7 +90,7 @@ impl Control {
 
     /// Milliseconds from the relay's begin to the last byte it read.
     pub fn last_byte_ms(&self) -> u64 {
-        self.last_byte.load(Ordering::Relaxed)
+        self.last_byte.load(Ordering::Relaxed) / 1_000_000
     }
 
     fn counters(&self, from: Side) -> &Counters {
@@ -108,8 +108,8 @@ impl Control {
         }
     }
 
-    pub(super) fn heard(&self, since_begin_ms: u64) {
-        self.last_byte.store(since_begin_ms, Ordering::Relaxed);
+    pub(super) fn heard(&self, at: Moment) {
+        self.last_byte.store(at.nanos(), Ordering::Relaxed);
     }
 
     /// Names the task that is to be woken by a wish.

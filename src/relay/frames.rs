@@ -214,17 +214,19 @@ impl Lane {
                     good_from = at;
                     self.write_queued(out);
                 }
-                Some(Stop::Control(control)) if self.is_ours(&control) => {
+                Some(Stop::Control(control)) if self.is_ours(&control, bytes.get(at..)) => {
                     self.pass(bytes.get(good_from..at), out);
                     at += control.size;
                     good_from = at;
                 }
                 Some(Stop::Control(control)) => {
+                    let payload = (control.kind == ControlKind::Close)
+                        .then(|| control.payload(bytes.get(at..).unwrap_or_default()));
                     at += control.size;
-                    if control.kind == ControlKind::Close {
+                    if let Some(payload) = payload {
                         self.pass(bytes.get(good_from..at), out);
                         good_from = at;
-                        self.note_close(&control, policy);
+                        self.note_close(&payload, policy);
                     }
                 }
                 Some(Stop::Broken(error)) => {
@@ -252,12 +254,13 @@ impl Lane {
         }
     }
 
-    fn is_ours(&self, control: &Control) -> bool {
-        control.kind == ControlKind::Pong && self.awaited.is_some_and(|last| is_up_to(control.payload(), last))
+    fn is_ours(&self, control: &Control, bytes: Option<&[u8]>) -> bool {
+        let ours = |last| is_up_to(&control.payload(bytes.unwrap_or_default()), last);
+        control.kind == ControlKind::Pong && self.awaited.is_some_and(ours)
     }
 
-    fn note_close(&mut self, control: &Control, policy: &Policy) {
-        let said = close::parse(control.payload()).unwrap_or_default();
+    fn note_close(&mut self, payload: &[u8], policy: &Policy) {
+        let said = close::parse(payload).unwrap_or_default();
         let (code, reason) = said.map_or((None, ""), |(code, reason)| (Some(code), reason));
         self.goodbye.get_or_insert_with(|| Box::new(Goodbye { code, reason: reason.into() }));
         if policy.frames == Frames::Enforce {

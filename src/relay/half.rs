@@ -7,14 +7,14 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::{io::ReadBuf, net::TcpStream};
+use tokio::io::ReadBuf;
 
 use super::{
     Link,
     control::Passed,
     frames::{Brought, Lane, Outlet},
     report::Side,
-    scratch,
+    socket::{self, Ear},
     splice::{self, Splice},
 };
 use crate::{
@@ -44,13 +44,14 @@ pub(super) enum Fault {
 }
 
 /// What one poll did.
-#[derive(Debug)]
-pub(super) struct Polled {
-    pub(super) step: Result<Step, Fault>,
+#[derive(Debug, Default)]
+pub(super) struct Did {
     /// Bytes that were read.
     pub(super) read: u64,
     /// What the writer took, and the messages that ended.
     pub(super) passed: Passed,
+    /// Something came: bytes, or the end of the stream.
+    pub(super) stirred: bool,
 }
 
 /// What a direction may do in this poll.
@@ -66,6 +67,17 @@ pub(super) struct May {
     pub(super) splice: bool,
 }
 
+/// What a direction works with in one poll.
+pub(super) struct Lent<'a, 'b, R, W> {
+    pub(super) cx: &'a mut Context<'b>,
+    pub(super) reader: &'a mut R,
+    pub(super) writer: &'a mut W,
+    pub(super) policy: &'a Policy,
+    /// What a read lands in.
+    pub(super) buffer: &'a mut [u8],
+    pub(super) may: May,
+}
+
 #[derive(Debug)]
 pub(super) struct Half {
     pub(super) lane: Lane,
@@ -74,6 +86,7 @@ pub(super) struct Half {
     /// Not yet taken by the writer; at most one scratch buffer, or the early bytes, and two control frames. None is owned
     /// while there is nothing.
     pending: Option<Box<BytesMut>>,
+    ear: Ear,
     splice: Splice,
     needs_flush: bool,
     ended: bool,
@@ -87,6 +100,7 @@ impl Half {
             // Empty ones may still hold the buffer they were read into.
             early: (!early.is_empty()).then(|| Box::new(early)),
             pending: None,
+            ear: Ear::default(),
             splice: Splice::default(),
             needs_flush: false,
             ended: false,
@@ -104,6 +118,17 @@ impl Half {
         self.pending.is_none() && self.splice.is_empty() && !self.needs_flush
     }
 
+    /// Whether a poll would do nothing: the sender is silent, and nothing waits for the writer.
+    pub(super) fn is_at_rest(&self, reader: &impl Link) -> bool {
+        let waits = self.early.is_some() || self.lane.has_queued() || !self.is_flushed();
+        !waits && !self.ended && reader.as_tcp().is_some_and(|socket| self.ear.is_at_rest(socket))
+    }
+
+    /// Another task polls from now on.
+    pub(super) fn moved(&mut self) {
+        self.ear.forget();
+    }
+
     /// The writer is dead: what its peer still says, such as its Close, is followed, and goes nowhere.
     pub(super) fn abandon(&mut self) {
         self.lane.seal();
@@ -112,114 +137,102 @@ impl Half {
         self.needs_flush = false;
     }
 
-    pub(super) fn poll<R: Link, W: Link>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        policy: &Policy,
-        may: May,
-    ) -> Polled {
-        let (mut read, mut passed) = (0, Passed::default());
-        let step = self.step(cx, reader, writer, policy, may, &mut read, &mut passed);
-        Polled { step, read, passed }
+    pub(super) fn poll<R: Link, W: Link>(&mut self, mut lent: Lent<'_, '_, R, W>) -> (Result<Step, Fault>, Did) {
+        let mut did = Did::default();
+        let step = self.step(&mut lent, &mut did);
+        (step, did)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the body of `poll`, apart so that `?` can leave it")]
-    fn step<R: Link, W: Link>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        policy: &Policy,
-        may: May,
-        read: &mut u64,
-        passed: &mut Passed,
-    ) -> Result<Step, Fault> {
+    fn step<R: Link, W: Link>(&mut self, lent: &mut Lent<'_, '_, R, W>, did: &mut Did) -> Result<Step, Fault> {
         if self.done {
             return Ok(Step::Done);
         }
         if let Some(early) = self.early.take() {
-            self.carry(cx, writer, passed, |lane, out| lane.take(&early, policy, out))?;
+            did.stirred = true;
+            self.carry(lent, did, |lane, policy, _, out| lane.take(&early, policy, out))?;
         }
-        let mut reads = may.reads;
+        let mut reads = lent.may.reads;
         loop {
-            if self.poll_pending(cx, writer, passed).map_err(Fault::Write)?.is_pending() {
+            if self.poll_pending(lent, did).map_err(Fault::Write)?.is_pending() {
                 return Ok(Step::Stalled);
             }
             if self.lane.has_queued() {
-                self.carry(cx, writer, passed, |lane, out| {
+                self.carry(lent, did, |lane, _, _, out| {
                     lane.inject(out);
                     Brought::default()
                 })?;
             }
-            if self.ended && may.finish {
-                return self.finish(cx, writer);
+            if self.ended && lent.may.finish {
+                return self.finish(lent);
             }
-            if self.ended || may.reads == 0 {
-                return self.rest(cx, writer);
+            if self.ended || lent.may.reads == 0 {
+                return self.rest(lent);
             }
             if reads == 0 {
-                cx.waker().wake_by_ref();
+                lent.cx.waker().wake_by_ref();
                 return Ok(Step::Waiting);
             }
             reads -= 1;
-            let sockets = reader.as_tcp().filter(|_| may.splice && writer.as_tcp().is_some());
-            let spliced = match sockets.filter(|_| self.lane.payload_ahead() >= splice::LEAST) {
-                Some(from) => self.splice_ahead(cx, from, passed),
-                None => None,
+            let polled = match self.poll_splice(lent, did) {
+                Some(polled) => polled,
+                None => self.read_and_write(lent, did),
             };
-            let polled = spliced.unwrap_or_else(|| {
-                scratch::with(|buffer| self.read_and_write(cx, reader, writer, policy, may.farewell, passed, buffer))
-            });
             match polled {
-                Poll::Ready(count) => *read += count?,
-                Poll::Pending => return self.rest(cx, writer),
+                Poll::Ready(done) => done?,
+                Poll::Pending => return self.rest(lent),
             }
+            did.stirred = true;
         }
     }
 
     /// A TLS writer may hold a record back until it is flushed; this is when nothing more comes.
-    fn rest<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
-        let flushed = self.pending.is_none() && self.poll_flush(cx, writer).map_err(Fault::Write)?.is_ready();
+    fn rest<R: Link, W: Link>(&mut self, lent: &mut Lent<'_, '_, R, W>) -> Result<Step, Fault> {
+        let flushed = self.pending.is_none() && self.poll_flush(lent).map_err(Fault::Write)?.is_ready();
         Ok(if flushed { Step::Waiting } else { Step::Stalled })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of `step`, which lends all it has")]
     /// One read and, at once, one write of what may pass of it. No bytes are the end of the sender's stream.
     fn read_and_write<R: Link, W: Link>(
         &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        policy: &Policy,
-        farewell: Option<u16>,
-        passed: &mut Passed,
-        buffer: &mut [u8],
-    ) -> Poll<Result<u64, Fault>> {
-        let mut read = ReadBuf::new(buffer);
-        ready!(Pin::new(reader).poll_read(cx, &mut read)).map_err(Fault::Read)?;
-        let bytes: &[u8] = read.filled();
-        if bytes.is_empty() {
+        lent: &mut Lent<'_, '_, R, W>,
+        did: &mut Did,
+    ) -> Poll<Result<(), Fault>> {
+        let read = match lent.reader.as_tcp() {
+            Some(socket) => ready!(self.ear.poll_read(lent.cx, socket, lent.buffer)),
+            None => {
+                let mut read = ReadBuf::new(lent.buffer);
+                let polled = ready!(Pin::new(&mut *lent.reader).poll_read(lent.cx, &mut read));
+                polled.map(|()| read.filled().len())
+            }
+        };
+        let count = read.map_err(Fault::Read)?;
+        did.read += u64::try_from(count).unwrap_or(u64::MAX);
+        let farewell = lent.may.farewell;
+        if count == 0 {
             self.ended = true;
-            self.carry(cx, writer, passed, |lane, out| {
+            return Poll::Ready(self.carry(lent, did, |lane, policy, _, out| {
                 lane.end(policy, farewell, out);
                 Brought::default()
-            })?;
-            return Poll::Ready(Ok(0));
+            }));
         }
-        self.carry(cx, writer, passed, |lane, out| lane.take(bytes, policy, out))?;
-        Poll::Ready(Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+        Poll::Ready(self.carry(lent, did, |lane, policy, buffer, out| {
+            lane.take(buffer.get(..count).unwrap_or_default(), policy, out)
+        }))
     }
 
-    /// Moves payload from one socket towards the other inside the kernel; `None` where there is no pipe for it.
-    fn splice_ahead(
+    /// Moves payload from one socket towards the other inside the kernel; `None` where it has to go another way.
+    fn poll_splice<R: Link, W: Link>(
         &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-        passed: &mut Passed,
-    ) -> Option<Poll<Result<u64, Fault>>> {
-        let count = match self.splice.poll_fill(cx, from, self.lane.payload_ahead()) {
+        lent: &mut Lent<'_, '_, R, W>,
+        did: &mut Did,
+    ) -> Option<Poll<Result<(), Fault>>> {
+        let ahead = self.lane.payload_ahead();
+        if ahead < splice::LEAST || !lent.may.splice {
+            return None;
+        }
+        let from = lent.writer.as_tcp().and_then(|_| lent.reader.as_tcp())?;
+        self.ear.forget();
+        let count = match self.splice.poll_fill(lent.cx, from, ahead) {
             Poll::Pending => return Some(Poll::Pending),
             Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(Fault::Read(error)))),
             Poll::Ready(Ok(count)) => count?,
@@ -227,26 +240,26 @@ impl Half {
         if count == 0 {
             self.ended = true;
         }
-        passed.messages += self.lane.passed_by(count);
-        Some(Poll::Ready(Ok(count)))
+        did.read += count;
+        did.passed.messages += self.lane.passed_by(count);
+        Some(Poll::Ready(Ok(())))
     }
 
     /// Lets the lane put bytes out, and takes in what that brought.
-    fn carry<W: Link>(
+    fn carry<R: Link, W: Link>(
         &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut W,
-        passed: &mut Passed,
-        body: impl FnOnce(&mut Lane, &mut Writing<'_, '_, W>) -> Brought,
+        lent: &mut Lent<'_, '_, R, W>,
+        did: &mut Did,
+        body: impl FnOnce(&mut Lane, &Policy, &[u8], &mut Writing<'_, '_, W>) -> Brought,
     ) -> Result<(), Fault> {
-        let mut out = Writing { cx, writer, pending: &mut self.pending, written: 0, error: None };
-        let brought = body(&mut self.lane, &mut out);
+        let mut out = Writing { cx: lent.cx, writer: lent.writer, pending: &mut self.pending, written: 0, error: None };
+        let brought = body(&mut self.lane, lent.policy, lent.buffer, &mut out);
         let Writing { written, error, .. } = out;
         if written > 0 {
             self.needs_flush = true;
-            passed.bytes += written;
+            did.passed.bytes += written;
         }
-        passed.messages += brought.messages;
+        did.passed.messages += brought.messages;
         match (error, brought.broken) {
             (Some(error), _) => Err(Fault::Write(error)),
             (None, Some(broken)) => Err(Fault::Broken(broken)),
@@ -254,15 +267,12 @@ impl Half {
         }
     }
 
-    fn poll_pending<W: Link>(
-        &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut W,
-        passed: &mut Passed,
-    ) -> io::Result<Poll<()>> {
-        if let Some(to) = writer.as_tcp().filter(|_| !self.splice.is_empty()) {
-            let (emptied, count) = self.splice.poll_drain(cx, to)?;
-            passed.bytes += count;
+    fn poll_pending<R: Link, W: Link>(&mut self, lent: &mut Lent<'_, '_, R, W>, did: &mut Did) -> io::Result<Poll<()>> {
+        if !self.splice.is_empty()
+            && let Some(to) = lent.writer.as_tcp()
+        {
+            let (emptied, count) = self.splice.poll_drain(lent.cx, to)?;
+            did.passed.bytes += count;
             if emptied.is_pending() {
                 return Ok(Poll::Pending);
             }
@@ -272,10 +282,10 @@ impl Half {
         }
         let Some(pending) = &mut self.pending else { return Ok(Poll::Ready(())) };
         while !pending.is_empty() {
-            match Pin::new(&mut *writer).poll_write(cx, pending) {
+            match Pin::new(&mut *lent.writer).poll_write(lent.cx, pending) {
                 Poll::Ready(written) => {
                     let written = some(written)?;
-                    passed.bytes += u64::try_from(written).unwrap_or(u64::MAX);
+                    did.passed.bytes += u64::try_from(written).unwrap_or(u64::MAX);
                     self.needs_flush = true;
                     pending.advance(written);
                 }
@@ -286,22 +296,23 @@ impl Half {
         Ok(Poll::Ready(()))
     }
 
-    fn poll_flush<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<Poll<()>> {
-        if self.needs_flush {
-            match Pin::new(writer).poll_flush(cx) {
+    fn poll_flush<R: Link, W: Link>(&mut self, lent: &mut Lent<'_, '_, R, W>) -> io::Result<Poll<()>> {
+        // What a socket has taken is on its way.
+        if self.needs_flush && lent.writer.as_tcp().is_none() {
+            match Pin::new(&mut *lent.writer).poll_flush(lent.cx) {
                 Poll::Ready(flushed) => flushed?,
                 Poll::Pending => return Ok(Poll::Pending),
             }
-            self.needs_flush = false;
         }
+        self.needs_flush = false;
         Ok(Poll::Ready(()))
     }
 
-    fn finish<W: Link>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Result<Step, Fault> {
+    fn finish<R: Link, W: Link>(&mut self, lent: &mut Lent<'_, '_, R, W>) -> Result<Step, Fault> {
         if self.pending.is_some() {
             return Ok(Step::Stalled);
         }
-        match shut_down(cx, writer) {
+        match shut_down(lent.cx, lent.writer) {
             Poll::Ready(Ok(())) => {
                 self.done = true;
                 Ok(Step::Done)
@@ -330,10 +341,22 @@ struct Writing<'a, 'b, W> {
     error: Option<io::Error>,
 }
 
+impl<W: Link> Writing<'_, '_, W> {
+    fn poll_write(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(socket) = self.writer.as_tcp()
+            && let Some(written) = socket::write(socket, bytes).transpose()
+        {
+            return Poll::Ready(written);
+        }
+        // A socket that takes nothing now is asked once more this way, which has the task woken when it does.
+        Pin::new(&mut *self.writer).poll_write(self.cx, bytes)
+    }
+}
+
 impl<W: Link> Outlet for Writing<'_, '_, W> {
     fn put(&mut self, mut bytes: &[u8]) {
         while self.pending.is_none() && self.error.is_none() && !bytes.is_empty() {
-            match Pin::new(&mut *self.writer).poll_write(self.cx, bytes) {
+            match self.poll_write(bytes) {
                 Poll::Ready(written) => match some(written) {
                     Ok(count) => {
                         self.written += u64::try_from(count).unwrap_or(u64::MAX);

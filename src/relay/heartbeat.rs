@@ -1,17 +1,18 @@
 //! Whether a side is still there: a Ping of ours after its silence, and its time to show a sign of life.
 
-use tokio::time::Instant;
-
-use super::frames::{self, Token};
+use super::{
+    frames::{self, Token},
+    moment::Moment,
+};
 use crate::config::relay_policy::Ping;
 
 /// What is known of one side.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeat {
     /// When the Ping that nothing followed yet was queued, or last could not have been answered.
-    asked: Option<Instant>,
+    asked: Option<Moment>,
     /// Before then its silence was of our making.
-    deaf_until: Option<Instant>,
+    deaf_until: Option<Moment>,
     /// The payload of the last Ping: a prefix of this relay's and a count.
     token: Option<Token>,
 }
@@ -20,7 +21,7 @@ pub(super) struct Heartbeat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     /// Nothing before then.
-    Wait(Instant),
+    Wait(Moment),
     /// Ask it now, with this payload.
     Ask(Token),
     /// It was asked in vain.
@@ -29,19 +30,19 @@ pub(super) enum Beat {
 
 impl Heartbeat {
     /// Nothing is read from this side now: its silence proves nothing.
-    pub(super) fn deaf(&mut self, now: Instant) {
+    pub(super) fn deaf(&mut self, now: Moment) {
         self.deaf_until = Some(now);
         self.asked = self.asked.map(|_| now);
     }
 
     /// The Ping has not left yet, since the side takes no more or a frame is under way. `taken` is when it last took
     /// something; the wait for its answer has not begun.
-    pub(super) fn unsent(&mut self, taken: Instant) {
+    pub(super) fn unsent(&mut self, taken: Moment) {
         self.asked = self.asked.map(|asked| asked.max(taken));
     }
 
     /// `heard` is when the last byte came from this side. Any byte is a sign of life.
-    pub(super) fn beat(&mut self, ping: &Ping, heard: Instant, now: Instant) -> Beat {
+    pub(super) fn beat(&mut self, ping: &Ping, heard: Moment, now: Moment) -> Beat {
         if self.asked.is_some_and(|asked| heard >= asked) {
             self.asked = None;
         }

@@ -10,11 +10,13 @@ mod control;
 mod frames;
 mod half;
 mod heartbeat;
+mod moment;
 mod pump;
 mod rate;
 mod report;
 mod scratch;
 mod session;
+mod socket;
 mod splice;
 
 use std::{

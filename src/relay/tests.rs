@@ -4,6 +4,7 @@
 
 mod bytes;
 mod frames;
+mod sockets;
 mod timers;
 
 use std::{sync::Arc, time::Duration};

@@ -145,14 +145,35 @@ pub struct Control {
     pub kind: ControlKind,
     /// Bytes of the whole frame.
     pub size: usize,
-    payload: [u8; MAX_CONTROL],
-    length: usize,
+    /// Bytes of it before the payload; the last four are the mask where there is one.
+    header: usize,
 }
 
 impl Control {
-    /// Its payload, unmasked.
-    pub fn payload(&self) -> &[u8] {
-        self.payload.get(..self.length).unwrap_or_default()
+    /// Its payload, unmasked. `bytes` are those that it was found at the front of.
+    pub fn payload(&self, bytes: &[u8]) -> Payload {
+        let mask = bytes.get(2..self.header).unwrap_or_default();
+        let masked = bytes.get(self.header..self.size).unwrap_or_default();
+        let mut payload = Payload { bytes: [0; MAX_CONTROL], length: masked.len().min(MAX_CONTROL) };
+        for (at, (to, from)) in payload.bytes.iter_mut().zip(masked).enumerate() {
+            *to = from ^ mask.get(at % 4).copied().unwrap_or(0);
+        }
+        payload
+    }
+}
+
+/// The payload of a control frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    bytes: [u8; MAX_CONTROL],
+    length: usize,
+}
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -346,22 +367,18 @@ fn control_frame(bytes: &[u8], opcode: u8, length: usize, mask_size: usize) -> R
     if length > MAX_CONTROL {
         return Err(FrameError::ControlLength);
     }
-    let size = 2 + mask_size + length;
-    let (Some(mask), Some(masked)) = (bytes.get(2..2 + mask_size), bytes.get(2 + mask_size..size)) else {
+    let (header, size) = (2 + mask_size, 2 + mask_size + length);
+    if bytes.len() < size {
         return Ok(Begun::Partial);
-    };
-    let mut payload = [0; MAX_CONTROL];
-    for (at, (to, from)) in payload.iter_mut().zip(masked).enumerate() {
-        *to = from ^ mask.get(at % 4).copied().unwrap_or(0);
     }
     let kind = match opcode {
         8 => ControlKind::Close,
         9 => ControlKind::Ping,
         _ => ControlKind::Pong,
     };
-    let control = Control { kind, size, payload, length };
+    let control = Control { kind, size, header };
     if kind == ControlKind::Close {
-        close::parse(control.payload())?;
+        close::parse(&control.payload(bytes))?;
     }
     Ok(Begun::Control(control))
 }

@@ -1,0 +1,141 @@
+//! How a relay ends: what decides it, who is told, and how long that may take.
+
+use std::{io, task::Context, time::Duration};
+
+use super::{
+    super::{
+        Link,
+        control::Control,
+        half::{self, Half},
+        moment::Moment,
+        report::{End, Side},
+    },
+    Closing, Pump, Turn, Unwritable,
+};
+use crate::{config::relay_policy::Policy, protocol::websocket::close};
+
+/// How long a side that takes nothing any more is still read from. It is gone: what it said is here, or never comes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
+    /// A side takes nothing any more. What it has said before may still wait to be read: a message, the code of its Close.
+    pub(super) fn hear_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        side: Side,
+        error: io::Error,
+        now: Moment,
+    ) -> Turn {
+        if self.closing.is_some() || self.unwritable.is_some() {
+            return self.lost(side, error);
+        }
+        self.to(side).abandon();
+        self.began.get_or_insert(side);
+        self.unwritable = Some(Box::new(Unwritable { side, error, until: now + LAST_WORDS }));
+        self.quiet_until = None;
+        // What is here already, before the error that is behind it: a reset shows once in each direction.
+        match self.poll_half(cx, buffer, side, false, now) {
+            Ok(_) => Turn::Again,
+            Err(turn) => turn,
+        }
+    }
+
+    /// The side that takes nothing, once it has said all, or has had its time to.
+    pub(super) fn heard_out(&mut self, now: Moment) -> Option<(Side, io::Error)> {
+        let &Unwritable { side, until, .. } = self.unwritable.as_deref().filter(|_| self.closing.is_none())?;
+        if !self.from(side).has_ended() && now < until {
+            return None;
+        }
+        self.unwritable.take().map(|unwritable| (unwritable.side, unwritable.error))
+    }
+
+    /// A side can neither be read from nor written to.
+    pub(super) fn lost(&mut self, side: Side, error: io::Error) -> Turn {
+        if self.closing.as_ref().is_some_and(|closing| closing.dead.is_some()) {
+            // Nobody is left to be told.
+            return Turn::Over(self.decided().unwrap_or(End::Failed(error)));
+        }
+        // Once both have said goodbye a reset is only a rough way to hang up.
+        let both_said = self.to_upstream.lane.goodbye().is_some() && self.to_downstream.lane.goodbye().is_some();
+        if self.closing.is_none() {
+            self.first_to_end.get_or_insert(side);
+            self.began.get_or_insert(side);
+        }
+        let end = if both_said { End::Closed } else { End::Failed(error) };
+        let code = farewell(side, &self.policy);
+        self.begin_closing(end, (code, code), Some(side))
+    }
+
+    /// Decides the end. `codes` are those for the downstream and for the upstream.
+    pub(super) fn begin_closing(&mut self, end: End, codes: (u16, u16), dead: Option<Side>) -> Turn {
+        if let Some(side) = dead {
+            self.to(side).abandon();
+        }
+        if let Some(closing) = &mut self.closing {
+            // It was decided before; only that nothing more can be said to a dead side is new.
+            closing.dead = closing.dead.or(dead);
+            return Turn::Again;
+        }
+        self.to_downstream.lane.queue_close(codes.0);
+        self.to_upstream.lane.queue_close(codes.1);
+        let until = self.begun.now() + self.policy.close_timeout;
+        self.closing = Some(Box::new(Closing { end, until, dead }));
+        self.quiet_until = None;
+        Turn::Again
+    }
+
+    pub(super) fn decided(&mut self) -> Option<End> {
+        self.closing.take().map(|closing| closing.end)
+    }
+
+    pub(super) fn poll_closing(
+        &mut self,
+        cx: &mut Context<'_>,
+        dead: Option<Side>,
+        until: Moment,
+        now: Moment,
+    ) -> Turn {
+        // A side is done with when it has taken all it can be told, and has answered or is past answering.
+        let told = |out: &Half| {
+            out.is_flushed() && (out.lane.is_said() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
+        };
+        let answered = |back: &Half| {
+            back.lane.goodbye().is_some() || back.has_ended() || !(back.lane.is_followed() || back.lane.is_broken())
+        };
+        // The other side died within a frame: no Close can follow that, so no answer to one either.
+        let mute = |out: &Half| dead.is_some() && !out.lane.is_said();
+        let (downstream_told, upstream_told) = (told(&self.to_downstream), told(&self.to_upstream));
+        // What a side that broke a rule says is not followed any more: the end of the stream is its sign to hang up.
+        if downstream_told && self.to_upstream.lane.is_broken() {
+            let _ = half::shut_down(cx, &mut self.downstream);
+        }
+        if upstream_told && self.to_downstream.lane.is_broken() {
+            let _ = half::shut_down(cx, &mut self.upstream);
+        }
+        let downstream = dead == Some(Side::Downstream)
+            || downstream_told && (answered(&self.to_upstream) || mute(&self.to_downstream));
+        let upstream =
+            dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
+        let over = now >= until || downstream && upstream;
+        if over {
+            self.hang_up(cx);
+            return Turn::Over(self.decided().unwrap_or(End::Closed));
+        }
+        self.wake_at(cx, until)
+    }
+
+    /// TLS says goodbye of its own; a side that does not take it is not waited for.
+    pub(super) fn hang_up(&mut self, cx: &mut Context<'_>) {
+        let _ = half::shut_down(cx, &mut self.downstream);
+        let _ = half::shut_down(cx, &mut self.upstream);
+    }
+}
+
+/// The code that tells the other side that `lost` is gone.
+pub(super) fn farewell(lost: Side, policy: &Policy) -> u16 {
+    match lost {
+        Side::Downstream => close::GOING_AWAY,
+        Side::Upstream => policy.upstream_lost_code,
+    }
+}
