@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchgate::net::BoxedIo;
+use switchgate::net::Wire;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::support::{
@@ -108,7 +108,7 @@ async fn a_head_begun_before_the_stop_is_still_answered_a_websocket_with_503() {
 }
 
 /// A client that answers the Close it is sent: when and with which code that came.
-async fn told(mut client: Client<BoxedIo>) -> (Instant, u16) {
+async fn told(mut client: Client<Wire>) -> (Instant, u16) {
     let code = client.expect_close().await;
     let at = Instant::now();
     client.send(close(code, MASK)).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use switchgate::net::BoxedIo;
+use switchgate::net::Wire;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -120,13 +120,13 @@ async fn a_stop_without_work_is_immediate_and_cuts_nothing() {
 }
 
 /// The program itself with a WebSocket through it, whose frames it follows; the client is plain or comes over TLS.
-struct Wire {
+struct Tunnel {
     process: Process,
-    client: Client<BoxedIo>,
+    client: Client<Wire>,
     peer: Client<TcpStream>,
 }
 
-impl Wire {
+impl Tunnel {
     async fn open(tls: bool, route: &str) -> Self {
         Self::open_with(tls, route, "").await
     }
@@ -180,23 +180,23 @@ const SMUGGLED: &str = "GET /admin HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 #[tokio::test]
 async fn http_spoken_into_the_tunnel_is_1002_and_none_of_it_passes() {
     for tls in [false, true] {
-        let mut wire = Wire::open(tls, "").await;
+        let mut wire = Tunnel::open(tls, "").await;
         wire.client.send(SMUGGLED).await;
         let end = wire.closed_with(1002).await;
         assert_eq!((&end["closed_by"], &end["bytes_to_upstream"]), (&"switchgate".into(), &8.into()), "{end}");
         assert!(end["reason"].as_str().unwrap().starts_with("frame-"), "{end}");
 
         // Sent before the 101, it is held until then, and judged like what comes after.
-        let end = Wire::open_with(tls, "", SMUGGLED).await.closed_with(1002).await;
+        let end = Tunnel::open_with(tls, "", SMUGGLED).await.closed_with(1002).await;
         assert_eq!(end["bytes_to_upstream"], 8, "{end}");
 
-        let mut wire = Wire::open(tls, "").await;
+        let mut wire = Tunnel::open(tls, "").await;
         let hello = frame(TEXT, b"hello", MASK);
         wire.client.send([&hello[..], SMUGGLED.as_bytes()].concat()).await;
         assert_eq!(wire.peer.take(hello.len()).await, hello);
         wire.closed_with(1002).await;
 
-        let mut wire = Wire::open(tls, "").await;
+        let mut wire = Tunnel::open(tls, "").await;
         wire.peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         let end = wire.closed_with(1002).await;
         assert_eq!(end["bytes_to_client"], 4, "{end}");
@@ -207,7 +207,7 @@ async fn http_spoken_into_the_tunnel_is_1002_and_none_of_it_passes() {
 async fn a_message_beyond_the_limit_is_1009_either_way() {
     for tls in [false, true] {
         for from_client in [true, false] {
-            let mut wire = Wire::open(tls, "max_message_size = \"1KiB\"").await;
+            let mut wire = Tunnel::open(tls, "max_message_size = \"1KiB\"").await;
             let mask = MASK.filter(|_| from_client);
             let fits = frame(BINARY, &pattern(1024, 7), mask);
             let begins = frame(BINARY & 0x7f, &pattern(600, 11), mask);
@@ -229,7 +229,7 @@ async fn a_message_beyond_the_limit_is_1009_either_way() {
 #[tokio::test]
 async fn an_upstream_that_is_killed_is_told_to_its_client() {
     for (tls, route, code) in [(false, "", 1012), (true, "", 1012), (false, "upstream_lost_code = 1011", 1011)] {
-        let mut wire = Wire::open(tls, route).await;
+        let mut wire = Tunnel::open(tls, route).await;
         let hello = frame(TEXT, b"hello", None);
         wire.peer.send(&hello).await;
         assert_eq!(wire.client.take(hello.len()).await, hello);
@@ -247,7 +247,7 @@ async fn an_upstream_that_is_killed_is_told_to_its_client() {
 #[tokio::test]
 async fn a_client_that_is_killed_is_told_to_its_upstream() {
     for tls in [false, true] {
-        let mut wire = Wire::open(tls, "").await;
+        let mut wire = Tunnel::open(tls, "").await;
         drop(wire.client);
         let said = wire.peer.frame().await.expect("a Close");
         assert!(said.masked && said.code() == Some(1001), "{said:?}");
@@ -263,7 +263,7 @@ async fn a_client_that_is_killed_is_told_to_its_upstream() {
 async fn a_side_that_is_killed_within_a_frame_ends_the_other_at_once() {
     for tls in [false, true] {
         for kills_client in [false, true] {
-            let Wire { mut process, mut client, mut peer } = Wire::open(tls, "close_timeout = \"1m\"").await;
+            let Tunnel { mut process, mut client, mut peer } = Tunnel::open(tls, "close_timeout = \"1m\"").await;
             // In it no Close can be set down, and none is waited for.
             let mask = MASK.filter(|_| kills_client);
             let half = &frame(BINARY, &pattern(1000, 7), mask)[..500];
@@ -287,7 +287,7 @@ async fn a_side_that_is_killed_within_a_frame_ends_the_other_at_once() {
 #[tokio::test]
 async fn a_side_that_answers_no_ping_is_dead_and_its_pongs_stay_here() {
     for tls in [false, true] {
-        let mut wire = Wire::open(tls, "ping = { every = \"200ms\", timeout = \"400ms\" }").await;
+        let mut wire = Tunnel::open(tls, "ping = { every = \"200ms\", timeout = \"400ms\" }").await;
         let ping = wire.client.frame().await.unwrap();
         assert_eq!((ping.first, ping.masked), (PING, false));
         let own = frame(PONG, b"unasked", MASK);
@@ -302,7 +302,7 @@ async fn a_side_that_answers_no_ping_is_dead_and_its_pongs_stay_here() {
         let end = wire.process.event("websocket ended").await;
         assert_eq!((&end["reason"], &end["client_code"]), (&"peer_dead".into(), &1006.into()), "{end}");
 
-        let mut wire = Wire::open(tls, "ping = { every = \"200ms\", timeout = \"400ms\", to = \"upstream\" }").await;
+        let mut wire = Tunnel::open(tls, "ping = { every = \"200ms\", timeout = \"400ms\", to = \"upstream\" }").await;
         let ping = wire.peer.frame().await.unwrap();
         assert_eq!((ping.first, ping.masked), (PING, true));
         let own = frame(PONG, b"unasked", None);
@@ -331,7 +331,7 @@ async fn frames_that_come_byte_by_byte_pass_unchanged() {
     };
     let (up, down) = (frames(MASK), frames(None));
     for tls in [false, true] {
-        let Wire { mut process, mut client, mut peer } = Wire::open(tls, "").await;
+        let Tunnel { mut process, mut client, mut peer } = Tunnel::open(tls, "").await;
         // In turns, so that the kernel has nothing to join on the way.
         for at in 0..up.len().max(down.len()) {
             if let Some(byte) = up.get(at) {
@@ -357,7 +357,7 @@ const BIG: u32 = 5 << 20;
 #[tokio::test]
 async fn a_big_message_and_small_ones_behind_it_pass_exact() {
     for tls in [false, true] {
-        let Wire { mut process, mut client, mut peer } = Wire::open(tls, "").await;
+        let Tunnel { mut process, mut client, mut peer } = Tunnel::open(tls, "").await;
         let stream = |mask, seed| {
             let small = (1..=20).map(|size| frame(TEXT, &pattern(size, seed), mask));
             let pieces = [frame(0x02, &pattern(70_000, seed), mask), frame(0x80, &pattern(200_000, seed), mask)];
@@ -389,7 +389,7 @@ async fn a_big_message_and_small_ones_behind_it_pass_exact() {
 #[tokio::test]
 async fn a_close_of_ours_waits_for_the_end_of_a_big_message() {
     for tls in [false, true] {
-        let mut wire = Wire::open(tls, "close_timeout = \"20s\"\n[drain]\nspread = \"50ms\"").await;
+        let mut wire = Tunnel::open(tls, "close_timeout = \"20s\"\n[drain]\nspread = \"50ms\"").await;
         let sent = frame(BINARY, &pattern(BIG, 31), MASK);
         let (half, rest) = sent.split_at(sent.len() / 2);
         let ((), mut got) = tokio::join!(wire.client.send(half), wire.peer.take(half.len()));

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     drain::Tracker,
-    net::BoxedIo,
+    net::Wire,
     protocol::body::{Body, BodyError},
 };
 
@@ -83,7 +83,7 @@ pub struct ConnectionLimits {
 }
 
 /// Serves one connection until it closes, is switched, or `tracker` says that it is over.
-pub async fn serve<S>(io: BoxedIo, connection: Connection, limits: Arc<ConnectionLimits>, service: S, tracker: &Tracker)
+pub async fn serve<S>(io: Wire, connection: Connection, limits: Arc<ConnectionLimits>, service: S, tracker: &Tracker)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -146,7 +146,7 @@ const HYPER_BUFFER: usize = 64 * 1024;
 ///
 /// # Errors
 /// Gives the value back when it did not come from [`serve`].
-pub fn take_stream(upgraded: Upgraded) -> Result<(BoxedIo, bytes::Bytes), Upgraded> {
+pub fn take_stream(upgraded: Upgraded) -> Result<(Wire, bytes::Bytes), Upgraded> {
     let parts = upgraded.downcast::<TokioIo<StrictIo>>()?;
     let (io, held) = parts.io.into_inner().into_parts();
     // The strict reader hands hyper nothing past the request, so `read_buf` is empty; were it not, it came first.

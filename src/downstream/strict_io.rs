@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionLimits, Malformed, state::State};
 use crate::{
-    net::{BoxedIo, timer::Timer},
+    net::{Wire, timer::Timer},
     protocol::{
         chunked::ChunkedFollower,
         request_framing::{Body, HeadLimits, head},
@@ -60,7 +60,7 @@ enum Reading {
 
 /// See the module page.
 pub(super) struct StrictIo {
-    io: BoxedIo,
+    io: Wire,
     state: State,
     limits: Arc<ConnectionLimits>,
     reading: Reading,
@@ -78,7 +78,7 @@ pub(super) struct StrictIo {
 }
 
 impl StrictIo {
-    pub(super) fn new(io: BoxedIo, state: State, limits: Arc<ConnectionLimits>) -> Self {
+    pub(super) fn new(io: Wire, state: State, limits: Arc<ConnectionLimits>) -> Self {
         let mut read_timer = Timer::default();
         read_timer.start(limits.head_timeout);
         Self {
@@ -98,7 +98,7 @@ impl StrictIo {
     }
 
     /// The stream itself and what the client had sent early. For a switched connection.
-    pub(super) fn into_parts(self) -> (BoxedIo, Bytes) {
+    pub(super) fn into_parts(self) -> (Wire, Bytes) {
         (self.io, self.inbound.freeze())
     }
 

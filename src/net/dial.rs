@@ -6,7 +6,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{BoxedIo, listener::prepare, tls_stream};
+use super::{Wire, listener::prepare, tls_stream};
 
 /// Why an endpoint could not be reached.
 #[derive(Debug, Error)]
@@ -63,7 +63,7 @@ impl Dialer {
     ///
     /// # Errors
     /// See [`DialError`].
-    pub async fn dial(&self) -> Result<BoxedIo, DialError> {
+    pub async fn dial(&self) -> Result<Wire, DialError> {
         match timeout(self.limit, self.connect()).await {
             Ok(done) => done,
             Err(_) => Err(DialError::Timeout { address: self.address(), limit: self.limit }),
@@ -74,19 +74,19 @@ impl Dialer {
         format!("{}:{}", self.host, self.port)
     }
 
-    async fn connect(&self) -> Result<BoxedIo, DialError> {
+    async fn connect(&self) -> Result<Wire, DialError> {
         let bare_host = self.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((bare_host, self.port))
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
         let Some((config, name)) = &self.tls else {
-            return Ok(Box::new(stream));
+            return Ok(Wire::Tcp(stream));
         };
         let stream = tls_stream::connect(Arc::clone(config), name.clone(), stream)
             .await
             .map_err(|source| DialError::Tls { address: self.address(), source })?;
-        Ok(stream)
+        Ok(Wire::Boxed(stream))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod open_files;
 pub mod timer;
 pub mod tls;
 pub mod tls_stream;
+mod wire;
 
 use std::io;
 
@@ -14,6 +15,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
     net::TcpStream,
 };
+
+pub use wire::Wire;
 
 /// A byte stream in both directions, whatever carries it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
@@ -30,21 +33,8 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     }
 }
 
-/// A stream of either side, after its transport no longer matters.
-pub type BoxedIo = Box<dyn Io>;
-
 fn pending_error(stream: &TcpStream) -> Option<io::Error> {
     stream.take_error().unwrap_or_else(Some)
-}
-
-impl Io for TcpStream {
-    fn take_error(&self) -> Option<io::Error> {
-        pending_error(self)
-    }
-
-    fn as_tcp(&self) -> Option<&TcpStream> {
-        Some(self)
-    }
 }
 
 /// The probe's, which tells of certificates and wants no more than an exchange.

@@ -25,7 +25,7 @@ use super::{
     ProbeOptions, Trust, printable,
     rules::{self, MAX_FIELDS},
 };
-use crate::net::{BoxedIo, tls};
+use crate::net::{Wire, tls};
 
 /// The longest response head that is read.
 const MAX_HEAD: usize = 64 * 1024;
@@ -86,10 +86,10 @@ async fn attempt(options: &ProbeOptions, steps: &mut Vec<Step>) -> Result<Answer
     let deadline = Instant::now() + options.timeout;
     let addresses = resolve(options, deadline, steps).await?;
     let stream = connect(&addresses, deadline, steps).await?;
-    let mut io: BoxedIo = if options.target.secure {
+    let mut io: Wire = if options.target.secure {
         Box::pin(encrypt(options, stream, deadline, steps)).await?
     } else {
-        Box::new(stream)
+        Wire::Tcp(stream)
     };
 
     let started = Instant::now();
@@ -176,7 +176,7 @@ async fn encrypt(
     stream: TcpStream,
     deadline: Instant,
     steps: &mut Vec<Step>,
-) -> Result<BoxedIo, Failure> {
+) -> Result<Wire, Failure> {
     let what = "TLS is agreed on";
     let fail = |why: String| Failure { what, why };
     let (config, trusted) = match &options.trust {
@@ -196,7 +196,7 @@ async fn encrypt(
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("?");
     let alpn = session.alpn_protocol().map_or_else(|| "no ALPN".to_owned(), |name| format!("ALPN {}", printable(name)));
     steps.push(Step { name: "TLS", took: started.elapsed(), detail: format!("{version}, {alpn}, {trusted}") });
-    Ok(Box::new(stream))
+    Ok(Wire::boxed(stream))
 }
 
 /// What to try when TLS fails in a way that has a usual cause.
@@ -257,7 +257,7 @@ fn request(options: &ProbeOptions, key: &str) -> String {
 }
 
 /// Reads until the final head is whole, and says how long it is; or what came that is no head.
-async fn read_head(io: &mut BoxedIo, bytes: &mut Vec<u8>) -> io::Result<Result<usize, String>> {
+async fn read_head(io: &mut Wire, bytes: &mut Vec<u8>) -> io::Result<Result<usize, String>> {
     loop {
         match split(bytes) {
             Split::Final(length) => return Ok(Ok(length)),
@@ -302,14 +302,14 @@ fn split(bytes: &[u8]) -> Split {
 }
 
 /// Reads the beginning of a body: it often says what the status means here.
-async fn explanation(io: &mut BoxedIo, length: Option<usize>, rest: &mut Vec<u8>) -> io::Result<()> {
+async fn explanation(io: &mut Wire, length: Option<usize>, rest: &mut Vec<u8>) -> io::Result<()> {
     let wanted = length.map_or(MAX_EXPLANATION, |length| length.min(MAX_EXPLANATION));
     while rest.len() < wanted && io.read_buf(rest).await? > 0 {}
     Ok(())
 }
 
 /// Says goodbye (RFC 6455 §7.1.2) and reads what the server sends until its first frame is there.
-async fn last_words(io: &mut BoxedIo, mask: [u8; 4], rest: &mut Vec<u8>) -> io::Result<()> {
+async fn last_words(io: &mut Wire, mask: [u8; 4], rest: &mut Vec<u8>) -> io::Result<()> {
     let code = 1000_u16.to_be_bytes();
     let mut close = vec![0x88, 0x80 | 2];
     close.extend(mask);

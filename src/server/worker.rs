@@ -13,7 +13,7 @@ use crate::{
     downstream::{self, Connection, ConnectionLimits},
     drain::Tracker,
     net::{
-        BoxedIo,
+        Wire,
         listener::{Accepted, Acceptor},
         tls,
     },
@@ -129,8 +129,8 @@ impl Front {
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { stream, remote, permit } = accepted;
-        let io: BoxedIo = match &self.tls {
-            None => Box::new(stream),
+        let io: Wire = match &self.tls {
+            None => Wire::Tcp(stream),
             Some(bound) => {
                 let handshake = tls::accept(Arc::clone(&bound.config), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
@@ -138,7 +138,7 @@ impl Front {
                     () = tracker.draining() => return,
                 };
                 match stream {
-                    Ok(stream) => stream,
+                    Ok(stream) => Wire::Boxed(stream),
                     Err(error) => {
                         let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");

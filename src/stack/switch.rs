@@ -30,7 +30,7 @@ use crate::{
     config::{model::Route, relay_policy::Lifetime},
     downstream::{self, Connection, Place},
     drain::Tracker,
-    net::{BoxedIo, Io},
+    net::{Io, Wire},
     protocol::{
         body, hop_by_hop,
         upgrade::{self, Intent},
@@ -41,13 +41,13 @@ use crate::{
     upstream,
 };
 
-impl Link for BoxedIo {
+impl Link for Wire {
     fn take_error(&self) -> Option<std::io::Error> {
-        Io::take_error(&**self)
+        Io::take_error(self)
     }
 
     fn as_tcp(&self) -> Option<&TcpStream> {
-        Io::as_tcp(&**self)
+        Io::as_tcp(self)
     }
 }
 
@@ -155,13 +155,7 @@ impl Opened {
     }
 
     /// Waits for the downstream's half, then hands both to a task that holds nothing of the handshake any more.
-    async fn carry(
-        self,
-        downstream: OnUpgrade,
-        upstream: (BoxedIo, bytes::Bytes),
-        tracker: Tracker,
-        registry: Registry,
-    ) {
+    async fn carry(self, downstream: OnUpgrade, upstream: (Wire, bytes::Bytes), tracker: Tracker, registry: Registry) {
         let stream = tokio::select! {
             upgraded = downstream => upgraded.ok().and_then(|upgraded| downstream::take_stream(upgraded).ok()),
             () = tracker.cut() => None,
@@ -187,7 +181,7 @@ fn lifetime(lifetime: Lifetime) -> Duration {
 
 /// The task of one relay: its events, its place in the registry and its place in the listener's cap.
 struct Carried {
-    relay: Relay<BoxedIo, BoxedIo, Listed>,
+    relay: Relay<Wire, Wire, Listed>,
     _place: Place,
 }
 

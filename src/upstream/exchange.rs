@@ -35,7 +35,7 @@ use crate::{
     config::model::{Endpoint, Model, Upstream},
     drain::Tracker,
     net::{
-        BoxedIo,
+        Wire,
         dial::{DialError, Dialer},
         tls::{self, TlsError},
     },
@@ -316,7 +316,7 @@ struct SharedDialError(std::sync::Mutex<Option<DialError>>);
 ///
 /// # Errors
 /// Gives the value back when it did not come from an upgrade request of [`Exchanges`].
-pub fn take_stream(upgraded: Upgraded) -> Result<(BoxedIo, bytes::Bytes), Upgraded> {
+pub fn take_stream(upgraded: Upgraded) -> Result<(Wire, bytes::Bytes), Upgraded> {
     let parts = upgraded.downcast::<TokioIo<HeadIo>>()?;
     Ok((parts.io.into_inner().into_inner(), parts.read_buf))
 }
@@ -333,13 +333,13 @@ struct Connector {
 }
 
 impl Connector {
-    async fn connect(&self) -> Result<BoxedIo, DialError> {
+    async fn connect(&self) -> Result<Wire, DialError> {
         match &*self.reach {
             Reach::Dial(dialer) => dialer.dial().await,
             Reach::BuiltinEcho(tracker) => {
                 let (ours, theirs) = tokio::io::duplex(BUILTIN_PIPE);
                 tracker.background(echo::serve(theirs));
-                Ok(Box::new(ours))
+                Ok(Wire::boxed(ours))
             }
         }
     }

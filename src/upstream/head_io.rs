@@ -9,21 +9,21 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::BoxedIo, protocol::websocket::capitals};
+use crate::{net::Wire, protocol::websocket::capitals};
 
 /// See the module page. An upgrade request has no body, so all that hyper writes before the 101 is one head.
 pub(super) struct HeadIo {
-    io: BoxedIo,
+    io: Wire,
     head: BytesMut,
     complete: bool,
 }
 
 impl HeadIo {
-    pub(super) fn new(io: BoxedIo) -> Self {
+    pub(super) fn new(io: Wire) -> Self {
         Self { io, head: BytesMut::new(), complete: false }
     }
 
-    pub(super) fn into_inner(self) -> BoxedIo {
+    pub(super) fn into_inner(self) -> Wire {
         self.io
     }
 }

@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::WriteTimeout;
-use crate::net::{BoxedIo, timer::Timer};
+use crate::net::{Wire, timer::Timer};
 
 /// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +47,7 @@ impl Turns {
 }
 
 pub(super) struct PooledIo {
-    io: BoxedIo,
+    io: Wire,
     turns: Turns,
     write_limit: Duration,
     write_timer: Timer,
@@ -55,7 +55,7 @@ pub(super) struct PooledIo {
 
 impl PooledIo {
     /// `write_limit`: the longest time in which the upstream takes not one byte.
-    pub(super) fn new(io: BoxedIo, write_limit: Duration) -> Self {
+    pub(super) fn new(io: Wire, write_limit: Duration) -> Self {
         Self { io, turns: Turns::default(), write_limit, write_timer: Timer::default() }
     }
 

@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use switchgate::net::{BoxedIo, tls};
+use switchgate::net::{Wire, tls};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -75,19 +75,19 @@ impl Process {
     }
 
     /// Connects to the first listener, through TLS where it has [`DEVELOPMENT`].
-    pub(crate) async fn connect_either(&self) -> Client<BoxedIo> {
+    pub(crate) async fn connect_either(&self) -> Client<Wire> {
         self.through(TcpStream::connect(&self.addresses[0]).await.unwrap()).await
     }
 
     /// The same over a socket that is connected already.
-    pub(crate) async fn through(&self, stream: TcpStream) -> Client<BoxedIo> {
+    pub(crate) async fn through(&self, stream: TcpStream) -> Client<Wire> {
         let ca = self.folder.path().join("ca.pem");
         if !ca.exists() {
-            return Client::new(Box::new(stream));
+            return Client::new(Wire::Tcp(stream));
         }
         let connector = TlsConnector::from(tls::client_config(Some(&ca)).unwrap());
         let name = ServerName::try_from("localhost").unwrap();
-        Client::new(Box::new(within("TLS handshake", connector.connect(name, stream)).await.unwrap()))
+        Client::new(Wire::boxed(within("TLS handshake", connector.connect(name, stream)).await.unwrap()))
     }
 
     /// Memory that it shares with nobody, in bytes.
