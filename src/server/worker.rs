@@ -68,9 +68,14 @@ pub(super) fn start(
         }
     }
     let mut workers = Workers { ends: Vec::new(), tracker: live.tracker.clone() };
+    // All of them before the first one accepts: a crowd at the door takes the descriptors that a runtime needs.
+    let mut ready = Vec::new();
     for (index, share) in shares.into_iter().enumerate() {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        ready.push((runtime.map_err(|source| ServerError::Worker { index, source })?, share));
+    }
+    for (index, (runtime, share)) in ready.into_iter().enumerate() {
         let failed = |source| ServerError::Worker { index, source };
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let stack = stack::build(model, exchanges.with_own_pools(), live);
         let tracker = live.tracker.clone();
         let (ended, end) = oneshot::channel::<()>();
