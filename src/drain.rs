@@ -3,7 +3,16 @@
 //! Every task of the proxy starts here, so that a stop can wait for it and count it. hyper's
 //! connection future is finished the moment a connection is switched, so relays are counted apart.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,9 +28,48 @@ struct Tasks {
     connections: TaskTracker,
     relays: TaskTracker,
     background: TaskTracker,
-    draining: CancellationToken,
-    cut: CancellationToken,
+    draining: Signal,
+    cut: Signal,
     finished: CancellationToken,
+}
+
+/// Given once, and waited for by every connection.
+#[derive(Debug, Default)]
+struct Signal {
+    token: CancellationToken,
+    given: AtomicBool,
+}
+
+impl Signal {
+    fn give(&self) {
+        // First the flag: whoever the token wakes looks at that.
+        self.given.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
+    /// Resolves when it is given.
+    ///
+    /// A connection waits for it beside its own work, and so polls it with every message. The token's future takes a
+    /// lock each time; this one asks it once for each task.
+    async fn wait(&self) {
+        let mut given = pin!(self.token.cancelled());
+        let mut task: Option<Waker> = None;
+        poll_fn(|cx| {
+            if self.is_given() {
+                return Poll::Ready(());
+            }
+            if task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            task = Some(cx.waker().clone());
+            given.as_mut().poll(cx)
+        })
+        .await;
+    }
 }
 
 /// What was still alive at a moment of the drain.
@@ -46,28 +94,28 @@ impl Tracker {
 
     /// Starts a task that a drain does not wait for: an accept loop, an upstream connection.
     pub fn background(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.0.cut.clone();
+        let own = self.clone();
         self.0.background.spawn(async move {
             tokio::select! {
                 () = task => {}
-                () = cut.cancelled() => {}
+                () = own.cut() => {}
             }
         });
     }
 
     /// Resolves when no new work is to be taken and running work should end in its own time.
     pub async fn draining(&self) {
-        self.0.draining.cancelled().await;
+        self.0.draining.wait().await;
     }
 
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.0.draining.is_cancelled()
+        self.0.draining.is_given()
     }
 
     /// Resolves when the grace is over and everything ends at once.
     pub async fn cut(&self) {
-        self.0.cut.cancelled().await;
+        self.0.cut.wait().await;
     }
 
     /// How much is alive now.
@@ -77,7 +125,7 @@ impl Tracker {
 
     /// Begins the drain: no new work, and running work is to end in its own time.
     pub fn start_draining(&self) {
-        self.0.draining.cancel();
+        self.0.draining.give();
         self.0.connections.close();
         self.0.relays.close();
     }
@@ -93,7 +141,7 @@ impl Tracker {
     ///
     /// A cut task is dropped at its next await; two seconds bound the wait for that.
     pub async fn finish(&self) {
-        self.0.cut.cancel();
+        self.0.cut.give();
         self.0.background.close();
         let settled = async {
             self.all_ended().await;
@@ -106,7 +154,7 @@ impl Tracker {
 
     /// Cuts everything and lets the threads go, without waiting.
     pub fn abandon(&self) {
-        self.0.cut.cancel();
+        self.0.cut.give();
         self.0.finished.cancel();
     }
 
@@ -136,6 +184,22 @@ mod tests {
         tracker.all_ended().await;
         assert_eq!(before.elapsed(), Duration::from_secs(5));
         assert_eq!(tracker.live(), Live::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_reaches_a_waiter_that_changed_its_task() {
+        let tracker = Tracker::default();
+        let own = tracker.clone();
+        let (woken, mut told) = tokio::sync::oneshot::channel();
+        let mut waiting = Box::pin(async move { own.cut().await });
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        tracker.connection(async move {
+            waiting.await;
+            woken.send(()).unwrap();
+        });
+        tokio::task::yield_now().await;
+        tracker.abandon();
+        timeout(Duration::from_secs(1), &mut told).await.expect("not woken").unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,10 @@ use super::{
 use crate::{
     drain::Tracker,
     net::Wire,
-    protocol::body::{Body, BodyError},
+    protocol::{
+        body::{Body, BodyError},
+        forwarded::Peer,
+    },
 };
 
 /// What is known of the connection a request came on. A request extension.
@@ -35,6 +38,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// The peer's address.
     pub remote: SocketAddr,
+    /// The same as forwarding fields tell it.
+    pub peer: Peer,
     /// Whether it speaks TLS to us.
     pub tls: bool,
     place: Place,
@@ -49,7 +54,7 @@ pub struct Place {
 impl Connection {
     /// A connection that was just accepted, and the place it takes.
     pub fn new(listener: Arc<str>, remote: SocketAddr, tls: bool, permit: OwnedSemaphorePermit) -> Self {
-        Self { listener, remote, tls, place: Place { _permit: Arc::new(permit) } }
+        Self { listener, remote, peer: remote.ip().into(), tls, place: Place { _permit: Arc::new(permit) } }
     }
 
     /// Its place in the cap, for a relay that outlives it.

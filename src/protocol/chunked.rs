@@ -1,6 +1,6 @@
 //! Follows a chunked body to its end (RFC 9112 §7.1), strictly, holding none of it.
 
-use super::request_framing::{FramingError, is_token_byte};
+use super::{request_framing::FramingError, token_list::is_token_byte};
 
 /// Longest chunk extensions of one chunk, and of a whole body; nobody uses them but attackers.
 const MAX_EXTENSION: (usize, usize) = (1024, 16 * 1024);

@@ -14,14 +14,17 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Other fields that say where a request came from; from a peer nobody vouches for they are dropped.
-const HEARSAY: [HeaderName; 6] = [
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("x-forwarded-prefix"),
-];
+fn is_hearsay(name: &str) -> bool {
+    matches!(
+        name,
+        "x-real-ip"
+            | "x-forwarded-port"
+            | "x-forwarded-server"
+            | "x-forwarded-scheme"
+            | "x-forwarded-ssl"
+            | "x-forwarded-prefix"
+    )
+}
 
 /// Whether the peer may speak for the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +35,26 @@ pub enum Trust {
     Trusted,
 }
 
+/// The address of a peer, and how it is written: once for all that it asks.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// An IPv4 address mapped into IPv6 counts as IPv4.
+    address: IpAddr,
+    text: String,
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: address.to_string() }
+    }
+}
+
 /// The hop from the peer to us.
 #[derive(Clone, Copy, Debug)]
 pub struct Hop<'a> {
-    /// The peer's address.
-    pub peer: IpAddr,
+    /// The peer.
+    pub peer: &'a Peer,
     /// `http` or `https`, as the peer spoke to us.
     pub scheme: &'a str,
     /// The authority it asked for.
@@ -47,23 +65,17 @@ pub struct Hop<'a> {
 
 /// Writes `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`.
 pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    let peer = hop.peer.to_canonical();
-    let address = peer.to_string();
-    let element = element(peer, &address, hop);
-    remove_look_alikes(headers);
+    remove_untold(headers, hop.trust);
     match hop.trust {
         Trust::Untrusted => {
-            for name in &HEARSAY {
-                headers.remove(name);
-            }
-            set(headers, FOR, &address);
+            set(headers, FOR, &hop.peer.text);
             set(headers, PROTO, hop.scheme);
             set(headers, HOST, hop.host);
-            set(headers, FORWARDED, &element);
+            put(headers, FORWARDED, HeaderValue::try_from(element(hop)));
         }
         Trust::Trusted => {
-            extend(headers, FOR, &address);
-            extend(headers, FORWARDED, &element);
+            extend(headers, FOR, &hop.peer.text);
+            extend(headers, FORWARDED, &element(hop));
             let scheme = client_scheme(headers, hop.trust, hop.scheme);
             set(headers, PROTO, scheme);
             if headers.get_all(HOST).iter().count() != 1 {
@@ -73,17 +85,17 @@ pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
     }
 }
 
-/// Removes forwarding fields spelt with underscores, whoever sends them.
+/// Removes what an untrusted peer may not say, and forwarding fields spelt with underscores, whoever sends them.
 ///
 /// CGI, WSGI and their like fold `-` and `_` into one, so that a backend would read `X_Forwarded_For` as the field we
 /// set (CVE-2015-0219 is this).
-fn remove_look_alikes(headers: &mut HeaderMap) {
-    let told = |name: &str| {
+fn remove_untold(headers: &mut HeaderMap, trust: Trust) {
+    let look_alike = |name: &str| {
         let folded = name.replace('_', "-");
-        folded.starts_with("x-forwarded-") || HEARSAY.iter().any(|name| *name == folded.as_str())
+        folded.starts_with("x-forwarded-") || is_hearsay(&folded)
     };
-    let found: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().contains('_') && told(name.as_str())).cloned().collect();
+    let untold = |name: &str| trust == Trust::Untrusted && is_hearsay(name) || name.contains('_') && look_alike(name);
+    let found: Vec<HeaderName> = headers.keys().filter(|name| untold(name.as_str())).cloned().collect();
     for name in found {
         headers.remove(name);
     }
@@ -101,16 +113,21 @@ pub fn client_scheme<'a>(headers: &HeaderMap, trust: Trust, own: &'a str) -> &'a
     }
 }
 
-fn element(peer: IpAddr, address: &str, hop: &Hop<'_>) -> String {
+fn element(hop: &Hop<'_>) -> String {
+    let Peer { address, text } = hop.peer;
     // RFC 7239 section 6.1: brackets around IPv6, and quotes because of the colons.
-    let (before, after) = if peer.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
+    let (before, after) = if address.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
     let quote = if token_list::is_token(hop.host) { "" } else { "\"" };
-    ["for=", before, address, after, ";host=", quote, hop.host, quote, ";proto=", hop.scheme].concat()
+    ["for=", before, text, after, ";host=", quote, hop.host, quote, ";proto=", hop.scheme].concat()
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    put(headers, name, HeaderValue::from_str(value));
+}
+
+fn put<E>(headers: &mut HeaderMap, name: HeaderName, value: Result<HeaderValue, E>) {
     // What cannot be a field value cannot have come in an authority that was checked; nothing is better than half.
-    match HeaderValue::from_str(value) {
+    match value {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
     }
@@ -126,17 +143,36 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     set(headers, name, &joined);
 }
 
-/// Adds our hop to `Via` (RFC 9110 §7.6.3).
-pub fn push_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
-    let version = if version == Version::HTTP_10 { "1.0" } else { "1.1" };
-    extend(headers, VIA, &format!("{version} {pseudonym}"));
+/// Our name in `Via` (RFC 9110 §7.6.3).
+#[derive(Clone, Debug)]
+pub struct Via {
+    pseudonym: String,
+    /// What is added for a request that came in HTTP/1.0, and in any later version.
+    members: [String; 2],
 }
 
-/// How often our pseudonym stands in `Via`.
-pub fn via_count(headers: &HeaderMap, pseudonym: &str) -> usize {
-    token_list::members(headers.get_all(VIA))
-        .filter(|member| member.split_ascii_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(pseudonym)))
-        .count()
+impl Via {
+    /// `pseudonym` is a token.
+    pub fn new(pseudonym: &str) -> Self {
+        Self {
+            pseudonym: pseudonym.to_owned(),
+            members: ["1.0", "1.1"].map(|version| format!("{version} {pseudonym}")),
+        }
+    }
+
+    /// Adds our hop.
+    pub fn push(&self, headers: &mut HeaderMap, version: Version) {
+        let [old, new] = &self.members;
+        extend(headers, VIA, if version == Version::HTTP_10 { old } else { new });
+    }
+
+    /// How often our pseudonym is there already.
+    pub fn count(&self, headers: &HeaderMap) -> usize {
+        let named = |member: &&str| {
+            member.split_ascii_whitespace().nth(1).is_some_and(|by| by.eq_ignore_ascii_case(&self.pseudonym))
+        };
+        token_list::members(headers.get_all(VIA)).filter(named).count()
+    }
 }
 
 /// A network, as `10.0.0.0/8`, or a single address.
@@ -188,8 +224,12 @@ impl Cidr {
 mod tests {
     use super::*;
 
-    fn hop(peer: &str, trust: Trust) -> Hop<'static> {
-        Hop { peer: peer.parse().unwrap(), scheme: "https", host: "gate.example:8443", trust }
+    fn peer(address: &str) -> Peer {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    fn hop(peer: &Peer, trust: Trust) -> Hop<'_> {
+        Hop { peer, scheme: "https", host: "gate.example:8443", trust }
     }
 
     fn spoofed() -> HeaderMap {
@@ -206,7 +246,7 @@ mod tests {
     #[test]
     fn what_an_untrusted_peer_says_is_replaced() {
         let mut headers = spoofed();
-        apply(&mut headers, &hop("2001:db8::1", Trust::Untrusted));
+        apply(&mut headers, &hop(&peer("2001:db8::1"), Trust::Untrusted));
         assert_eq!(headers[FOR], "2001:db8::1");
         assert_eq!(headers[PROTO], "https");
         assert_eq!(headers[HOST], "gate.example:8443");
@@ -223,7 +263,7 @@ mod tests {
                 headers.append(name, HeaderValue::from_static("1.1.1.1"));
             }
             headers.append("my_field", HeaderValue::from_static("stays"));
-            apply(&mut headers, &hop("10.0.0.1", trust));
+            apply(&mut headers, &hop(&peer("10.0.0.1"), trust));
             let left: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
             assert_eq!(left, ["my_field"], "{trust:?}");
         }
@@ -232,7 +272,7 @@ mod tests {
     #[test]
     fn what_a_trusted_peer_says_is_added_to() {
         let mut headers = spoofed();
-        apply(&mut headers, &hop("::ffff:10.0.0.1", Trust::Trusted));
+        apply(&mut headers, &hop(&peer("::ffff:10.0.0.1"), Trust::Trusted));
         assert_eq!(headers[FOR], "1.1.1.1, 2.2.2.2, 10.0.0.1");
         assert_eq!(headers[PROTO], "http");
         assert_eq!(headers[HOST], "other.example");
@@ -258,10 +298,10 @@ mod tests {
 
     #[test]
     fn via_counts_our_own_passes() {
-        let mut headers = HeaderMap::new();
+        let (via, mut headers) = (Via::new("switchgate"), HeaderMap::new());
         headers.append(VIA, HeaderValue::from_static("1.0 fred, 1.1 switchgate"));
-        push_via(&mut headers, Version::HTTP_11, "switchgate");
+        via.push(&mut headers, Version::HTTP_11);
         assert_eq!(headers[VIA], "1.0 fred, 1.1 switchgate, 1.1 switchgate");
-        assert_eq!(via_count(&headers, "switchgate"), 2);
+        assert_eq!(via.count(&headers), 2);
     }
 }

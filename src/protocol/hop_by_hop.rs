@@ -1,24 +1,8 @@
 //! Which fields stop at this hop (RFC 9110 §7.6.1).
 
-use http::{
-    HeaderMap, HeaderName,
-    header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-};
+use http::{HeaderMap, HeaderName, header::CONNECTION};
 
 use super::token_list;
-
-const ALWAYS: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-authentication-info"),
-    PROXY_AUTHENTICATE,
-];
 
 /// Removes hop-by-hop fields, with those named on any `Connection` line.
 ///
@@ -29,12 +13,27 @@ pub fn remove(headers: &mut HeaderMap) {
         .filter_map(|member| HeaderName::from_bytes(member.as_bytes()).ok())
         .filter(|name| !is_protected(name.as_str()))
         .collect();
-    for name in named {
+    // The few that are there are looked at, rather than looked up the many that might be.
+    let known: Vec<HeaderName> = headers.keys().filter(|name| stops_here(name.as_str())).cloned().collect();
+    for name in named.into_iter().chain(known) {
         headers.remove(name);
     }
-    for name in &ALWAYS {
-        headers.remove(name);
-    }
+}
+
+fn stops_here(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "proxy-connection"
+            | "keep-alive"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "proxy-authenticate"
+    )
 }
 
 fn is_protected(name: &str) -> bool {

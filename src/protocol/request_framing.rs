@@ -4,7 +4,10 @@
 //! message that leaves any choice is refused before the HTTP library, which is more lenient, sees it.
 
 use http::StatusCode;
+use memchr::{memchr, memchr2};
 use thiserror::Error;
+
+use super::token_list::is_token_byte;
 
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
@@ -174,13 +177,20 @@ const MAX_METHOD: usize = 32;
 /// A CR or LF that is not half of a CRLF is refused where it stands: a reader that takes it for the end of a line, or
 /// of the head, sees another message than one that does not.
 fn find_end(bytes: &[u8], from: usize) -> Result<Option<usize>, FramingError> {
-    for (at, byte) in bytes.iter().enumerate().skip(from) {
-        let upto = bytes.get(..=at).unwrap_or_default();
-        match byte {
-            b'\n' if !upto.ends_with(b"\r\n") => return Err(FramingError::BareLineEnd),
-            b'\n' if upto.ends_with(b"\r\n\r\n") => return Ok(Some(at + 1)),
-            b'\r' if bytes.get(at + 1).is_some_and(|next| *next != b'\n') => return Err(FramingError::BareLineEnd),
-            _ => {}
+    let mut at = from;
+    while let Some(ahead) = bytes.get(at..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
+        at += ahead;
+        let (before, rest) = bytes.split_at_checked(at).unwrap_or_default();
+        // `from` may lie inside a pair.
+        let (line, pair) = match rest {
+            [b'\r', b'\n', ..] => (before, 2),
+            [b'\r'] => return Ok(None),
+            [b'\n', ..] => (before.strip_suffix(b"\r").ok_or(FramingError::BareLineEnd)?, 1),
+            _ => return Err(FramingError::BareLineEnd),
+        };
+        at += pair;
+        if line.ends_with(b"\r\n") {
+            return Ok(Some(at));
         }
     }
     Ok(None)
@@ -227,7 +237,7 @@ struct Lines<'a>(&'a [u8]);
 impl<'a> Lines<'a> {
     /// The next line without its CRLF.
     fn next_line(&mut self) -> Result<&'a [u8], FramingError> {
-        let at = self.0.iter().position(|byte| *byte == b'\n' || *byte == b'\r').ok_or(FramingError::BareLineEnd)?;
+        let at = memchr2(b'\r', b'\n', self.0).ok_or(FramingError::BareLineEnd)?;
         let (line, rest) = self.0.split_at_checked(at).ok_or(FramingError::BareLineEnd)?;
         self.0 = rest.strip_prefix(b"\r\n").ok_or(FramingError::BareLineEnd)?;
         Ok(line)
@@ -263,13 +273,14 @@ pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), FramingError> {
     if matches!(line, [b' ' | b'\t', ..]) {
         return Err(FramingError::Folded);
     }
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(FramingError::FieldName)?;
+    let colon = memchr(b':', line).ok_or(FramingError::FieldName)?;
     let (name, rest) = line.split_at_checked(colon).ok_or(FramingError::FieldName)?;
     if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
         return Err(FramingError::FieldName);
     }
     let value = rest.strip_prefix(b":").unwrap_or_default();
-    if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+    // To the end of it, whatever it finds: so the compiler looks at many bytes at once.
+    if value.iter().fold(false, |bad, byte| bad | (*byte < b' ') & (*byte != b'\t') | (*byte == 0x7f)) {
         return Err(FramingError::FieldValue);
     }
     Ok((name, value.trim_ascii()))
@@ -280,10 +291,6 @@ fn parse_length(value: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

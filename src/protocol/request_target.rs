@@ -45,7 +45,9 @@ impl TargetError {
 /// A host and an optional port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    host: String,
+    /// Both of them as they are written.
+    text: String,
+    host_length: usize,
     port: Option<u16>,
 }
 
@@ -62,7 +64,7 @@ impl Authority {
             Some(end) => text.split_at_checked(end + 1).ok_or(TargetError::HostMalformed)?,
             None => text.find(':').and_then(|at| text.split_at_checked(at)).unwrap_or((text, "")),
         };
-        let port = match port.strip_prefix(':') {
+        let port: Option<u16> = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             // RFC 3986 section 3.2.3 lets the port be empty after its colon.
             Some("") => None,
@@ -78,12 +80,22 @@ impl Authority {
         if !sound {
             return Err(TargetError::HostMalformed);
         }
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        let mut text = host.to_ascii_lowercase();
+        if let Some(port) = port {
+            text.push(':');
+            text.push_str(&port.to_string());
+        }
+        Ok(Self { text, host_length: host.len(), port })
     }
 
     /// The host in lower case, with the brackets of an IPv6 address.
     pub fn host(&self) -> &str {
-        &self.host
+        self.text.get(..self.host_length).unwrap_or_default()
+    }
+
+    /// `host[:port]`.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The port, where one is written.
@@ -94,8 +106,7 @@ impl Authority {
 
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.host)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+        f.write_str(&self.text)
     }
 }
 

@@ -53,8 +53,31 @@ pub fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// Whether `text` is a token (RFC 9110 §5.6.2).
 pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
+
+/// Whether a token may hold this byte.
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii() && TOKEN_BYTES >> byte & 1 == 1
+}
+
+/// A bit for each ASCII character that a token may hold. Every byte of every field name is looked up here.
+const TOKEN_BYTES: u128 = {
+    let mut bits = 0;
+    let mut byte = 0u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            bits |= 1 << byte;
+        }
+        byte += 1;
+    }
+    let mut marks: &[u8] = b"!#$%&'*+-.^_`|~";
+    while let [mark, rest @ ..] = marks {
+        bits |= 1 << *mark;
+        marks = rest;
+    }
+    bits
+};
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,13 @@ use std::{
 
 use tower::{Service, ServiceBuilder};
 
-use crate::{config::model::Model, drain::Tracker, protocol::body::Body, registry::Registry, upstream::Exchanges};
+use crate::{
+    config::model::Model,
+    drain::Tracker,
+    protocol::{body::Body, forwarded},
+    registry::Registry,
+    upstream::Exchanges,
+};
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
@@ -78,6 +84,6 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(switch::SwitchLayer { tracker: live.tracker.clone(), registry: live.registry.clone() })
         .layer(verify_accept::VerifyAcceptLayer)
         // Innermost but one: the checks above have seen the request as the client wrote it.
-        .layer(rewrite::RewriteLayer { via: model.via.as_str().into(), trusted })
+        .layer(rewrite::RewriteLayer { via: Arc::new(forwarded::Via::new(&model.via)), trusted })
         .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout })
 }

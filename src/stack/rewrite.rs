@@ -28,7 +28,7 @@ use crate::{
     config::model::{Endpoint, HostHeader, Upstream},
     downstream::Connection,
     protocol::{
-        forwarded::{self, Hop},
+        forwarded::{self, Hop, Via},
         hop_by_hop,
         request_target::Target,
         token_list,
@@ -41,7 +41,7 @@ const MAX_PASSES: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(super) struct RewriteLayer {
-    pub(super) via: Arc<str>,
+    pub(super) via: Arc<Via>,
     pub(super) trusted: TrustedProxies,
 }
 
@@ -91,7 +91,7 @@ impl RewriteLayer {
         *request.version_mut() = http::Version::HTTP_11;
         let headers = request.headers_mut();
 
-        if forwarded::via_count(headers, &self.via) >= MAX_PASSES {
+        if self.via.count(headers) >= MAX_PASSES {
             return Err(ProxyError::Loop);
         }
         let takes_trailers = token_list::contains(headers, &TE, "trailers");
@@ -108,17 +108,20 @@ impl RewriteLayer {
             }
             Intent::None | Intent::Other => {}
         }
-        let authority = target.authority.to_string();
+        let authority = target.authority.as_str();
         let hop = Hop {
-            peer: connection.remote.ip(),
+            peer: &connection.peer,
             scheme: connection.scheme(),
-            host: &authority,
+            host: authority,
             trust: self.trusted.trust(connection.remote.ip()),
         };
         forwarded::apply(headers, &hop);
-        forwarded::push_via(headers, version, &self.via);
-        let host = upstream_host(&route.upstream).unwrap_or(authority);
-        if let Ok(host) = HeaderValue::try_from(host) {
+        self.via.push(headers, version);
+        let host = match upstream_host(&route.upstream) {
+            Some(host) => HeaderValue::try_from(host),
+            None => HeaderValue::from_str(authority),
+        };
+        if let Ok(host) = host {
             headers.insert(HOST, host);
         }
         Ok(())

@@ -9,6 +9,9 @@ const MAX_CHARS: usize = 256;
 
 /// Any text of a peer.
 pub(super) fn text(bytes: &[u8]) -> String {
+    if bytes.len() <= MAX_CHARS && bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     String::from_utf8_lossy(bytes)
         .chars()
         .take(MAX_CHARS)

@@ -4,34 +4,27 @@
 //! hyper knows only lower case and title case (`Sec-Websocket-Key`). The length stays the same, so a head can be
 //! corrected in place.
 
+use memchr::memchr;
+
 const WRITTEN: &[u8; 15] = b"\nSec-WebSocket-";
 
 /// Restores the RFC's capitals in a head as far as it is there; `true` once its end (an empty line) is seen.
 ///
 /// Only field names are touched: a match must follow a line end.
 pub fn restore(head: &mut [u8]) -> bool {
-    let end = end(head);
-    let length = end.unwrap_or(head.len());
-    let Some(mut rest) = head.get_mut(..length) else { return false };
-    while let Some((_, line)) = rest.iter().position(|byte| *byte == b'\n').and_then(|at| rest.split_at_mut_checked(at))
-    {
-        if let Some(name) = line.get_mut(..WRITTEN.len()).filter(|name| name.eq_ignore_ascii_case(WRITTEN)) {
+    let mut at = 0;
+    while let Some(ahead) = head.get(at..).and_then(|rest| memchr(b'\n', rest)) {
+        at += ahead;
+        if head.get(..=at).is_some_and(|upto| upto.ends_with(b"\r\n\r\n")) {
+            return true;
+        }
+        let name = head.get_mut(at..at + WRITTEN.len());
+        if let Some(name) = name.filter(|name| name.eq_ignore_ascii_case(WRITTEN)) {
             name.copy_from_slice(WRITTEN);
         }
-        rest = line.get_mut(1..).unwrap_or_default();
+        at += 1;
     }
-    end.is_some()
-}
-
-/// Where the empty line after the fields ends.
-fn end(head: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += head.get(at..)?.iter().position(|byte| *byte == b'\n')? + 1;
-        if head.get(..at)?.ends_with(b"\r\n\r\n") {
-            return Some(at);
-        }
-    }
+    false
 }
 
 #[cfg(test)]
