@@ -41,6 +41,8 @@ pub(super) struct Lane {
     ping: Option<Token>,
     /// A Close of ours that waits for one.
     close: Option<u16>,
+    /// A Close of ours that waits until the sender here has said all: its own Close, whose place it takes, or its end.
+    last_word: Option<u16>,
     /// A Close has gone out here, theirs or ours, or nobody is left to take anything: nothing may follow.
     sealed: bool,
     /// The Ping whose Pong comes this way and is ours.
@@ -60,6 +62,7 @@ impl Lane {
             held: Vec::new(),
             ping: None,
             close: None,
+            last_word: None,
             sealed: false,
             awaited: None,
             goodbye: None,
@@ -116,8 +119,22 @@ impl Lane {
 
     /// A Close is to go out at the next boundary, unless one has gone out.
     pub(super) fn queue_close(&mut self, code: u16) {
-        if !self.is_said() {
+        if !self.is_said() && self.last_word.is_none() {
             self.close = Some(code);
+        }
+    }
+
+    /// A Close is to go out when the sender here has said all it has to say, and no later than [`Lane::hurry`].
+    pub(super) fn queue_last_word(&mut self, code: u16) {
+        if !self.is_said() {
+            self.last_word = Some(code);
+        }
+    }
+
+    /// What waits for the sender's last word waits only for a boundary now.
+    pub(super) fn hurry(&mut self) {
+        if let Some(code) = self.last_word.take() {
+            self.queue_close(code);
         }
     }
 
@@ -224,7 +241,13 @@ impl Lane {
                         .then(|| control.payload(bytes.get(at..).unwrap_or_default()));
                     at += control.size;
                     if let Some(payload) = payload {
-                        self.pass(bytes.get(good_from..at), out);
+                        if self.last_word.is_some() {
+                            self.pass(bytes.get(good_from..at - control.size), out);
+                            self.hurry();
+                            self.write_queued(out);
+                        } else {
+                            self.pass(bytes.get(good_from..at), out);
+                        }
                         good_from = at;
                         self.note_close(&payload, policy);
                     }
@@ -272,6 +295,7 @@ impl Lane {
     /// The sender has ended its stream. If it did so without Close, between two frames, the other side is told with
     /// `farewell` and need not guess.
     pub(super) fn end(&mut self, policy: &Policy, farewell: Option<u16>, out: &mut impl Outlet) {
+        self.hurry();
         let held = std::mem::take(&mut self.held);
         if policy.frames != Frames::Enforce && !held.is_empty() {
             self.pass(Some(&held), out);

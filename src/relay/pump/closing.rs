@@ -12,10 +12,17 @@ use super::{
     },
     Closing, Pump, Turn, Unwritable,
 };
-use crate::{config::relay_policy::Policy, protocol::websocket::close};
+use crate::{
+    config::relay_policy::Policy,
+    protocol::websocket::{close, frame::FrameError},
+};
 
 /// How long a side that takes nothing any more is still read from. It is gone: what it said is here, or never comes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a side that broke a rule waits for its Close while the other one may still answer what came before. At most
+/// half of `close_timeout`, so that there is time for the Close as well.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
     /// A side takes nothing any more. What it has said before may still wait to be read: a message, the code of its Close.
@@ -73,16 +80,41 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             self.to(side).abandon();
         }
         if let Some(closing) = &mut self.closing {
-            // It was decided before; only that nothing more can be said to a dead side is new.
+            // It was decided before; only that nothing more can be said to a dead side, or will come from one that broke
+            // a rule, is new.
             closing.dead = closing.dead.or(dead);
+            self.hurry();
             return Turn::Again;
         }
         self.to_downstream.lane.queue_close(codes.0);
         self.to_upstream.lane.queue_close(codes.1);
         let until = self.begun.now() + self.policy.close_timeout;
-        self.closing = Some(Box::new(Closing { end, until, dead }));
+        self.closing = Some(Box::new(Closing { end, until, patience: None, dead }));
         self.quiet_until = None;
         Turn::Again
+    }
+
+    /// This side broke a rule. The other one is told at once; this one after it has had the answers to what it said
+    /// before, as if there were no gate between them.
+    pub(super) fn break_off(&mut self, side: Side, error: FrameError) -> Turn {
+        let decided = self.closing.is_some();
+        let out = self.to(side);
+        if !decided && out.lane.is_followed() && !out.has_ended() {
+            out.lane.queue_last_word(error.code());
+        }
+        let turn = self.begin_closing(End::Broken(side, error), (error.code(), error.code()), None);
+        if let Some(closing) = self.closing.as_mut().filter(|_| !decided) {
+            closing.patience = Some(self.begun.now() + LAST_ANSWERS.min(self.policy.close_timeout / 2));
+        }
+        turn
+    }
+
+    fn hurry(&mut self) {
+        if let Some(closing) = &mut self.closing {
+            closing.patience = None;
+        }
+        self.to_downstream.lane.hurry();
+        self.to_upstream.lane.hurry();
     }
 
     pub(super) fn decided(&mut self) -> Option<End> {
@@ -94,8 +126,13 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         cx: &mut Context<'_>,
         dead: Option<Side>,
         until: Moment,
+        patience: Option<Moment>,
         now: Moment,
     ) -> Turn {
+        if patience.is_some_and(|patience| now >= patience) {
+            self.hurry();
+            return Turn::Again;
+        }
         // A side is done with when it has taken all it can be told, and has answered or is past answering.
         let told = |out: &Half| {
             out.is_flushed() && (out.lane.is_said() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
@@ -122,7 +159,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             self.hang_up(cx);
             return Turn::Over(self.decided().unwrap_or(End::Closed));
         }
-        self.wake_at(cx, until)
+        self.wake_at(cx, patience.map_or(until, |patience| patience.min(until)))
     }
 
     /// TLS says goodbye of its own; a side that does not take it is not waited for.

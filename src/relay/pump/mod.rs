@@ -65,6 +65,8 @@ pub(super) struct Pump<D, U, C> {
 struct Closing {
     end: End,
     until: Moment,
+    /// Until then a side that broke a rule may still be answered what it said before; see `break_off`.
+    patience: Option<Moment>,
     /// A side that cannot be written to or read from any more.
     dead: Option<Side>,
 }
@@ -213,8 +215,8 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             return self.lost(side, error);
         }
         if let Some(closing) = &self.closing {
-            let (dead, until) = (closing.dead, closing.until);
-            return self.poll_closing(cx, dead, until, now);
+            let (dead, until, patience) = (closing.dead, closing.until, closing.patience);
+            return self.poll_closing(cx, dead, until, patience, now);
         }
         if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !unread {
             return Turn::Over(End::Closed);
@@ -304,9 +306,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             Ok(step) => Ok(step),
             Err(Fault::Read(error)) => Err(self.lost(from, error)),
             Err(Fault::Write(error)) => Err(self.hear_out(cx, buffer, from.other(), error, now)),
-            Err(Fault::Broken(error)) => {
-                Err(self.begin_closing(End::Broken(from, error), (error.code(), error.code()), None))
-            }
+            Err(Fault::Broken(error)) => Err(self.break_off(from, error)),
         }
     }
 

@@ -46,6 +46,43 @@ async fn a_server_that_breaks_a_rule_is_told_like_a_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_breaks_a_rule_still_gets_the_answers_to_what_came_before() {
+    let mut rig = Rig::new(Policy::default());
+    rig.client.send(0x81, b"good").await;
+    rig.client.stream.write_all(&data(0xa1, b"reserved bit", rig.client.mask)).await.unwrap();
+    rig.server.expect(0x81, b"good").await;
+    rig.server.expect_close(1002).await;
+    // A peer that reads one message after the other answers the first before it sees the Close.
+    rig.server.send(0x81, b"good indeed").await;
+    // Its own code is not the client's: that one is told what it did.
+    rig.server.close(1000).await;
+    rig.client.expect(0x81, b"good indeed").await;
+    rig.client.expect_close(1002).await;
+    drop(rig.client);
+    let report = rig.relay.await.unwrap();
+    assert!(matches!(report.end, End::Broken(Side::Downstream, FrameError::Reserved)), "{report:?}");
+    assert_eq!(report.upstream_close.and_then(|goodbye| goodbye.code), Some(1000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_breaks_a_rule_waits_for_its_close_only_so_long() {
+    // The other side says nothing at all, or breaks a rule itself, or just hangs up.
+    for (what, wait) in [("silent", 1), ("broken too", 0), ("gone", 0)] {
+        let begun = tokio::time::Instant::now();
+        let mut rig = Rig::new(Policy::default());
+        rig.client.stream.write_all(&data(0x81, b"no mask", None)).await.unwrap();
+        rig.server.expect_close(1002).await;
+        match what {
+            "broken too" => rig.server.stream.write_all(&data(0x8f, b"", None)).await.unwrap(),
+            "gone" => rig.server.stream.shutdown().await.unwrap(),
+            _ => {}
+        }
+        rig.client.expect_close(1002).await;
+        assert_eq!(begun.elapsed().as_secs(), wait, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_close_of_ours_waits_for_the_end_of_the_frame_but_not_of_the_message() {
     let mut rig = Rig::new(Policy::default());
     let whole = rig.server.frame(0x01, b"first fragment");
