@@ -49,7 +49,7 @@ pub(super) enum ProxyError {
     #[error("the stack lacks the fact {0}")]
     MissingFact(&'static str),
     #[error("the upstream's connection was lost at the switch")]
-    SwitchLost(#[source] Option<hyper::Error>),
+    SwitchLost,
 }
 
 impl ProxyError {
@@ -67,7 +67,7 @@ impl ProxyError {
             | Self::Handshake(_)
             | Self::Origin(_)
             | Self::Upstream(UpstreamError::RequestBody(_)) => Some(Side::Downstream),
-            Self::Upstream(_) | Self::Accept(_) | Self::UnaskedSwitch | Self::SwitchLost(_) => Some(Side::Upstream),
+            Self::Upstream(_) | Self::Accept(_) | Self::UnaskedSwitch | Self::SwitchLost => Some(Side::Upstream),
             Self::Draining { .. } | Self::Loop | Self::MissingFact(_) => None,
         }
     }
@@ -101,7 +101,7 @@ impl ProxyError {
             Self::Accept(error) => error.rule(),
             Self::UnaskedSwitch => "upstream-unasked-switch",
             Self::MissingFact(_) => "internal",
-            Self::SwitchLost(_) => "switch-lost",
+            Self::SwitchLost => "switch-lost",
         }
     }
 

@@ -101,7 +101,7 @@ fn status(error: &ProxyError) -> StatusCode {
             | UpstreamError::Closed(_) => StatusCode::BAD_GATEWAY,
             UpstreamError::RequestBody(_) => StatusCode::BAD_REQUEST,
         },
-        ProxyError::Accept(_) | ProxyError::UnaskedSwitch | ProxyError::SwitchLost(_) => StatusCode::BAD_GATEWAY,
+        ProxyError::Accept(_) | ProxyError::UnaskedSwitch | ProxyError::SwitchLost => StatusCode::BAD_GATEWAY,
         ProxyError::MissingFact(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -99,9 +99,7 @@ where
                 return Ok(response);
             }
             // The upstream's half is taken before the 101 leaves: until then a failure can still be a 502.
-            let upgraded =
-                hyper::upgrade::on(&mut response).await.map_err(|error| ProxyError::SwitchLost(Some(error)))?;
-            let upstream = upstream::take_stream(upgraded).map_err(|_| ProxyError::SwitchLost(None))?;
+            let upstream = upstream::take_stream(&mut response).ok_or(ProxyError::SwitchLost)?;
             let agreed = response.extensions_mut().remove::<Agreed>();
             let opened = opened?.agreed(agreed);
             let own = tracker.clone();

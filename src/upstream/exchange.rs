@@ -12,7 +12,7 @@ use std::{
 
 use http::{Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, client::conn::http1, rt::Executor, upgrade::Upgraded};
+use hyper::{body::Incoming, rt::Executor};
 use hyper_util::{
     client::legacy::{
         Client,
@@ -28,7 +28,7 @@ use tower::Service;
 use super::{
     echo,
     error::{DownstreamBodyError, UpstreamError, WriteTimeout},
-    head_io::HeadIo,
+    opening,
     pooled_io::{PooledIo, Turns},
 };
 use crate::{
@@ -46,7 +46,7 @@ use crate::{
 };
 
 /// hyper's read buffer for one upstream connection, and so the largest response head.
-const MAX_BUFFER: usize = 64 * 1024;
+pub(super) const MAX_BUFFER: usize = 64 * 1024;
 
 /// In-memory pipe to the embedded upstream, each way.
 const BUILTIN_PIPE: usize = 64 * 1024;
@@ -158,22 +158,10 @@ impl Exchange {
     }
 
     async fn fresh(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let io = self.connector.connect().await?;
-        let (mut sender, connection) = http1::Builder::new()
-            .title_case_headers(true)
-            .max_buf_size(MAX_BUFFER)
-            .handshake::<_, Body>(TokioIo::new(HeadIo::new(io)))
-            .await
-            .map_err(failed)?;
-        let name = self.upstream.name.clone();
-        self.tracker.background(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(upstream = %name, %error, "upstream connection ended early");
-            }
-        });
+        let wire = self.connector.connect().await?;
         let limit = self.upstream.response_timeout;
-        match timeout(limit, sender.send_request(request)).await {
-            Ok(answer) => sound(answer.map_err(failed)?, || {}),
+        match timeout(limit, opening::open(wire, request, &self.tracker, &self.upstream.name)).await {
+            Ok(answer) => answer,
             Err(_) => Err(UpstreamError::ResponseTimeout(limit)),
         }
     }
@@ -311,15 +299,6 @@ fn dial_error(error: BoxError) -> Result<DialError, BoxError> {
 #[derive(Debug, Error)]
 #[error("cannot connect")]
 struct SharedDialError(std::sync::Mutex<Option<DialError>>);
-
-/// Takes the upstream's stream out of hyper, with what it had sent after its 101.
-///
-/// # Errors
-/// Gives the value back when it did not come from an upgrade request of [`Exchanges`].
-pub fn take_stream(upgraded: Upgraded) -> Result<(Wire, bytes::Bytes), Upgraded> {
-    let parts = upgraded.downcast::<TokioIo<HeadIo>>()?;
-    Ok((parts.io.into_inner().into_inner(), parts.read_buf))
-}
 
 enum Reach {
     Dial(Dialer),

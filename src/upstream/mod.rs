@@ -3,8 +3,10 @@
 mod echo;
 mod error;
 mod exchange;
-mod head_io;
+mod opening;
 mod pooled_io;
+mod replay_io;
 
 pub use error::{DownstreamBodyError, UpstreamError};
-pub use exchange::{Exchanges, SetupError, take_stream};
+pub use exchange::{Exchanges, SetupError};
+pub use opening::take_stream;
