@@ -205,6 +205,33 @@ async fn a_get_meets_a_dead_pooled_connection_and_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn an_upstream_connection_serves_many_clients_and_is_closed_when_none_comes() {
+    let mut upstream = Upstream::start().await;
+    // Each worker has a pool of its own.
+    let proxy = Proxy::start(&format!(
+        "workers = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n\
+         [upstream.u]\nurl = \"{}\"\npool_idle_timeout = \"300ms\"\n",
+        upstream.url
+    ))
+    .await;
+    let mut peer = None;
+    for _ in 0..3 {
+        let mut client = proxy.connect().await;
+        client.send("GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let peer = match &mut peer {
+            Some(peer) => peer,
+            none => none.insert(upstream.accept().await),
+        };
+        assert!(peer.head().await.starts_with("GET /a?b HTTP/1.1\r\n"));
+        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+        client.head().await;
+        client.take("2\r\nok\r\n0\r\n\r\n".len()).await;
+    }
+    assert!(!upstream.was_dialled());
+    assert!(peer.unwrap().rest().await.is_empty());
+}
+
+#[tokio::test]
 async fn http_1_0_is_answered_and_closed() {
     let proxy = Proxy::echo("").await;
     let mut client = proxy.connect().await;

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower::Service;
 
@@ -18,7 +20,10 @@ use super::{
     pace::Paced,
 };
 use crate::{
-    protocol::{body::BodyError, upgrade::Intent},
+    protocol::{
+        body::{self, Body, BodyError},
+        upgrade::Intent,
+    },
     upstream::{DownstreamBodyError, Exchanges},
 };
 
@@ -46,15 +51,28 @@ impl Service<Request> for Forward {
             let (mut parts, body) = request.into_parts();
             // Facts end here: nothing of ours, and no second handle on the switch, goes further.
             parts.extensions.clear();
-            let request = Request::from_parts(
-                parts,
-                body.map_err(|error| BodyError::new(DownstreamBodyError(error))).boxed_unsync(),
-            );
-            let response = match intent {
-                Intent::WebSocket => exchanges.upgrade(&route.upstream, request).await?,
-                Intent::None | Intent::Other => exchanges.plain(&route.upstream, request).await?,
+            let body = if body.is_end_stream() {
+                // Most have none, and none needs no box.
+                body::empty()
+            } else {
+                body.map_err(|error| BodyError::new(DownstreamBodyError(error))).boxed_unsync()
             };
-            Ok(response.map(|body| Paced::new(body, body_timeout).boxed_unsync()))
+            let request = Request::from_parts(parts, body);
+            Ok(match intent {
+                Intent::WebSocket => {
+                    exchanges.upgrade(&route.upstream, request).await?.map(|body| paced(body, body_timeout))
+                }
+                Intent::None | Intent::Other => {
+                    exchanges.plain(&route.upstream, request).await?.map(|body| paced(body, body_timeout))
+                }
+            })
         })
     }
+}
+
+fn paced<B>(body: B, limit: Duration) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+{
+    if body.is_end_stream() { body::empty() } else { Paced::new(body, limit).boxed_unsync() }
 }

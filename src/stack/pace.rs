@@ -7,31 +7,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    protocol::{
-        body::{Body, BodyError},
-        trailers,
-    },
+    net::timer::Timer,
+    protocol::{body::BodyError, trailers},
     upstream::UpstreamError,
 };
 
 /// Passes on what may pass, and ends with an error when the upstream sends nothing of the body for `limit`.
-pub(super) struct Paced {
-    inner: Body,
+pub(super) struct Paced<B> {
+    inner: B,
     limit: Duration,
-    silence: Option<Pin<Box<Sleep>>>,
+    silence: Timer,
 }
 
-impl Paced {
-    pub(super) fn new(inner: Body, limit: Duration) -> Self {
-        Self { inner, limit, silence: None }
+impl<B> Paced<B> {
+    pub(super) fn new(inner: B, limit: Duration) -> Self {
+        Self { inner, limit, silence: Timer::default() }
     }
 }
 
-impl http_body::Body for Paced {
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Paced<B> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -42,13 +39,12 @@ impl http_body::Body for Paced {
             trailers::trim(frame);
         }
         if polled.is_ready() {
-            this.silence = None;
+            this.silence.stop();
             return polled;
         }
-        let limit = this.limit;
-        let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if silence.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(BodyError::new(UpstreamError::BodyTimeout(limit)))));
+        this.silence.start_if_idle(this.limit);
+        if this.silence.poll_elapsed(cx) {
+            return Poll::Ready(Some(Err(BodyError::new(UpstreamError::BodyTimeout(this.limit)))));
         }
         Poll::Pending
     }

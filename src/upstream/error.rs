@@ -1,6 +1,6 @@
 //! Why an exchange with an upstream failed.
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
 use thiserror::Error;
 
@@ -46,4 +46,32 @@ pub enum UpstreamError {
     /// The body of the response stopped for too long.
     #[error("the response body stopped for longer than {0:?} (limits.body_timeout)")]
     BodyTimeout(Duration),
+}
+
+/// Sorts what hyper says by whose fault it is.
+pub(super) fn failed(error: impl StdError + Send + Sync + 'static) -> UpstreamError {
+    let error: BoxError = Box::new(error);
+    let mut garbage = false;
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
+    let mut downstream = None;
+    let mut stalled = None;
+    while let Some(current) = cause {
+        if let Some(body) = current.downcast_ref::<DownstreamBodyError>() {
+            downstream = Some(body.0.to_string());
+        }
+        if let Some(hyper) = current.downcast_ref::<hyper::Error>() {
+            garbage |= hyper.is_parse() || hyper.is_parse_too_large();
+        }
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            stalled = io.get_ref().and_then(|inner| inner.downcast_ref::<WriteTimeout>()).copied().or(stalled);
+        }
+        cause = current.source();
+    }
+    if let Some(stalled) = stalled {
+        return stalled.into();
+    }
+    if let Some(text) = downstream {
+        return UpstreamError::RequestBody(DownstreamBodyError(BodyError::new(text)));
+    }
+    if garbage { UpstreamError::Garbage(error) } else { UpstreamError::Closed(error) }
 }

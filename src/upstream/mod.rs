@@ -4,9 +4,11 @@ mod echo;
 mod error;
 mod exchange;
 mod opening;
+mod pool;
 mod pooled_io;
 mod replay_io;
 
 pub use error::{DownstreamBodyError, UpstreamError};
 pub use exchange::{Exchanges, SetupError};
 pub use opening::take_stream;
+pub use pool::Answer;

@@ -20,7 +20,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use super::{error::UpstreamError, exchange::MAX_BUFFER, replay_io::ReplayIo};
+use super::{
+    error::{UpstreamError, failed},
+    pool::MAX_BUFFER,
+    replay_io::ReplayIo,
+};
 use crate::{
     drain::Tracker,
     net::Wire,
@@ -197,11 +201,6 @@ async fn refusal(
     let response = sender.send_request(request).await.map_err(failed)?;
     response_framing::check(response.headers()).map_err(UpstreamError::Framing)?;
     Ok(response.map(|body| body.map_err(BodyError::new).boxed_unsync()))
-}
-
-fn failed(error: hyper::Error) -> UpstreamError {
-    let garbage = error.is_parse() || error.is_parse_too_large();
-    if garbage { UpstreamError::Garbage(error.into()) } else { UpstreamError::Closed(error.into()) }
 }
 
 fn closed(error: io::Error) -> UpstreamError {

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::WriteTimeout;
@@ -59,6 +58,11 @@ impl PooledIo {
         Self { io, turns: Turns::default(), write_limit, write_timer: Timer::default() }
     }
 
+    /// How far its exchanges have come, for whoever sends them.
+    pub(super) fn turns(&self) -> Turns {
+        self.turns.clone()
+    }
+
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.write_timer.stop();
@@ -69,12 +73,6 @@ impl PooledIo {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout(self.write_limit))));
         }
         Poll::Pending
-    }
-}
-
-impl Connection for PooledIo {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.turns.clone())
     }
 }
 
