@@ -312,6 +312,11 @@ impl Half {
         if self.pending.is_some() {
             return Ok(Step::Stalled);
         }
+        if lent.may.farewell.is_none() && lent.writer.as_tcp().is_some() {
+            // That side has ended as well, so its socket is closed next, which says the same.
+            self.done = true;
+            return Ok(Step::Done);
+        }
         match shut_down(lent.cx, lent.writer) {
             Poll::Ready(Ok(())) => {
                 self.done = true;
