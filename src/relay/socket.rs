@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{io::Interest, net::TcpStream, task::coop::has_budget_remaining};
 
 /// What is known of one socket's wish to be heard, for one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,13 +59,17 @@ impl Ear {
             if *self == Self::Asked {
                 return Poll::Pending;
             }
+            // A task that has had its share of this turn is told to come again, and nothing was asked.
+            let heard = has_budget_remaining();
             match socket.poll_read_ready(cx) {
                 Poll::Ready(ready) => {
                     ready?;
                     *self = Self::Unknown;
                 }
                 Poll::Pending => {
-                    *self = Self::Asked;
+                    if heard {
+                        *self = Self::Asked;
+                    }
                     return Poll::Pending;
                 }
             }
@@ -114,5 +118,61 @@ pub(super) fn write(socket: &TcpStream, bytes: &[u8]) -> io::Result<Option<usize
         (Some(count), _) | (None, Ok(count)) => Ok(Some(count)),
         (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         (None, Err(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, poll_fn},
+        io::Write,
+        net::TcpListener,
+        pin::pin,
+        time::Duration,
+    };
+
+    use futures_util::future::join;
+    use tokio::{
+        task::{coop::consume_budget, yield_now},
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    const HANG: Duration = Duration::from_secs(3);
+
+    /// Spends what is left of the task's share of this turn.
+    fn spend(cx: &mut Context<'_>) {
+        while has_budget_remaining() {
+            let _pending = pin!(consume_budget()).poll(cx);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_had_its_share_is_still_woken_by_what_comes_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let (mut ear, mut buffer, mut polls) = (Ear::default(), [0; 64], 0);
+        let heard = poll_fn(|cx| {
+            polls += 1;
+            if polls == 1 {
+                spend(cx);
+            } else if ear.is_at_rest(&socket) {
+                // As the pump does it: the other direction may have stirred.
+                return Poll::Pending;
+            }
+            ear.poll_read(cx, &socket, &mut buffer)
+        });
+        // The bytes come when the task has been told to come again, and has been there.
+        let later = async {
+            yield_now().await;
+            yield_now().await;
+            peer.write_all(b"later").unwrap();
+        };
+        let begun = Instant::now();
+        let (count, ()) = timeout(HANG, join(heard, later)).await.expect("not woken");
+        assert_eq!(count.unwrap(), 5);
+        assert!(begun.elapsed() < HANG, "woken by the clock alone");
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep_until;
+use tokio::{task::coop::has_budget_remaining, time::sleep_until};
 
 use super::{
     super::{
@@ -89,9 +89,12 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         match next {
             None => Turn::Pending,
             Some(at) => {
+                // A task that has had its share of this turn is told to come again, and no timer was armed.
+                let armed = has_budget_remaining();
                 let turn = self.wake_at(cx, at);
                 // The timer may go off earlier than asked for: then it has to be armed anew.
-                self.quiet_until = self.timer.as_ref().map(|timer| self.begun.moment(timer.deadline()));
+                let timer = self.timer.as_ref().filter(|_| armed);
+                self.quiet_until = timer.map(|timer| self.begun.moment(timer.deadline()));
                 turn
             }
         }
