@@ -8,7 +8,7 @@ use switchgate::{
     config,
     config::model::Model,
     probe::{self, ProbeOptions},
-    server::{self, ServerError},
+    server::{self, Order, ServerError},
     telemetry::{self, LogFormat},
 };
 use tokio::{
@@ -117,23 +117,27 @@ async fn serve(model: Model) -> Result<(), String> {
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let text = |error: ServerError| error.to_string();
     let bound = server::bind(&model).map_err(text)?;
-    // Room for the second signal; a third says nothing new.
-    let (stop, stops) = mpsc::channel(2);
+    // Room for the second stop beside a few reloads; more of either say nothing new.
+    let (give, orders) = mpsc::channel(8);
+    let tell = |order| {
+        let _full_of_the_same = give.try_send(order);
+    };
     let signals = async {
         loop {
             tokio::select! {
-                Some(()) = terminate.recv() => drop(stop.try_send(())),
-                Some(()) = interrupt.recv() => drop(stop.try_send(())),
+                Some(()) = terminate.recv() => tell(Order::Stop),
+                Some(()) = interrupt.recv() => tell(Order::Stop),
                 // Unhandled it would end the process and every WebSocket with it.
                 Some(()) = hangup.recv() => {
-                    tracing::warn!("SIGHUP ignored: config and certificates are read at start only; restart to read them");
+                    tracing::info!("SIGHUP: reading the certificates again; the config is read at start only");
+                    tell(Order::Reload);
                 }
                 else => std::future::pending().await,
             }
         }
     };
     tokio::select! {
-        ended = server::run(model, bound, stops) => ended.map(|_| ()).map_err(text),
+        ended = server::run(model, bound, orders) => ended.map(|_| ()).map_err(text),
         () = signals => Ok(()),
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 mod architecture;
+mod certificates;
 mod cli;
 mod config;
 mod drain;

@@ -1,10 +1,16 @@
 //! TLS on both sides, with throw-away certificates, and two WebSocket libraries through all of it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::{ClientConfig, pki_types::ServerName, version};
-use switchgate::net::{development, tls};
+use switchgate::{
+    config::model::{PairFiles, Unnamed, Versions},
+    net::{certificates::Certificates, development, tls},
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
@@ -57,10 +63,15 @@ async fn plain_http_on_the_tls_port_harms_nobody_else() {
     assert_eq!(Client::new(stream).ask(handshake("")).await.status, 101);
 }
 
+fn server_tls(certificate: PathBuf, key: PathBuf) -> Arc<rustls::ServerConfig> {
+    let certificates = Certificates::load(&[PairFiles { certificate, key }], Unnamed::First).unwrap();
+    tls::server_config(Arc::new(certificates), Versions::Intermediate).unwrap()
+}
+
 /// A TLS backend on tokio-tungstenite's server, behind our throw-away certificate.
 async fn secure_backend(folder: &Path) -> u16 {
     development::ensure(&folder.join("leaf.pem"), &folder.join("leaf.key")).unwrap();
-    let acceptor = TlsAcceptor::from(tls::server_config(&folder.join("leaf.pem"), &folder.join("leaf.key")).unwrap());
+    let acceptor = TlsAcceptor::from(server_tls(folder.join("leaf.pem"), folder.join("leaf.key")));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

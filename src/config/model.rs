@@ -44,14 +44,45 @@ pub struct Listener {
 /// TLS of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
+    /// Certificate chains and their keys; at least one.
+    pub pairs: Vec<PairFiles>,
+    /// What a client gets that names no host, or one that none of them is good for.
+    pub unnamed: Unnamed,
+    /// Which versions are spoken.
+    pub versions: Versions,
+    /// Whether the first pair is made at start when it is missing.
+    pub development: bool,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// Whether both are made at start when they are missing.
-    pub development: bool,
-    /// Longest TLS handshake.
-    pub handshake_timeout: Duration,
+}
+
+/// What a client gets that names no host, or one that no certificate is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unnamed {
+    /// The first certificate: some clients send no name, and an address is none.
+    #[default]
+    First,
+    /// No TLS.
+    Refuse,
+}
+
+/// Which versions of TLS a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.2 and 1.3.
+    #[default]
+    Intermediate,
+    /// 1.3 alone.
+    Modern,
 }
 
 /// Bounds of one downstream connection.

@@ -98,16 +98,33 @@ raw_table! {
 }
 
 raw_table! {
-    /// TLS of a listener: versions 1.2 and 1.3, ALPN `http/1.1`.
+    /// TLS of a listener, with ALPN `http/1.1`. Files that change are read again, within seconds and on SIGHUP.
     TlsTable {
         /// PEM file with the certificate chain, leaf first. Relative to this file.
         certificate: String,
         /// PEM file with its private key.
         key: String,
+        /// Several pairs in place of `certificate` and `key`. A client gets the first that is good for the name it asks
+        /// for (an exact name before a wildcard) and of a kind that it knows: put ECDSA before RSA.
+        pairs: Vec<Given<PairTable>>,
+        /// What a client gets that asks for no name, or for one that no certificate is good for. Default `first`.
+        unnamed: UnnamedWord,
+        /// Versions of TLS. Default `intermediate`.
+        versions: VersionsWord,
         /// Make a local CA and a certificate for localhost when the files are missing. Default false. Never in production.
         development: bool,
         /// Longest TLS handshake. Default `10s`.
         handshake_timeout: Span,
+    }
+}
+
+raw_table! {
+    /// A certificate and its key.
+    PairTable {
+        /// PEM file with the certificate chain, leaf first. Relative to this file.
+        certificate: String,
+        /// PEM file with its private key.
+        key: String,
     }
 }
 
@@ -218,6 +235,26 @@ raw_table! {
         pool_idle_timeout: Span,
         /// Most idle connections kept. Default 64.
         pool_max_idle: usize,
+    }
+}
+
+raw_choice! {
+    /// What a client gets whose name has no certificate.
+    UnnamedWord {
+        /// The first certificate.
+        First = "first",
+        /// No TLS: the handshake fails.
+        Refuse = "refuse",
+    }
+}
+
+raw_choice! {
+    /// Versions of TLS.
+    VersionsWord {
+        /// 1.2 and 1.3, with forward secrecy and authenticated encryption only.
+        Intermediate = "intermediate",
+        /// 1.3 alone.
+        Modern = "modern",
     }
 }
 

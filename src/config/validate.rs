@@ -12,8 +12,8 @@ use std::{
 use super::{
     error::{Problems, nearest},
     model::{
-        Endpoint, HostHeader, HostPattern, Limits, Listener, ListenerTls, LogOptions, Model, OtherUpgrades, Route,
-        Routes, Upstream,
+        Endpoint, HostHeader, HostPattern, Limits, Listener, ListenerTls, LogOptions, Model, OtherUpgrades, PairFiles,
+        Route, Routes, Unnamed, Upstream, Versions,
     },
     raw,
     reader::{Given, OneOrMany, Size, Span},
@@ -179,19 +179,56 @@ fn unique(kind: &str, name: Option<&Given<String>>, taken: &mut HashSet<String>,
 
 fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ListenerTls> {
     let Given { value: raw, span: place } = given;
-    if raw.certificate.is_none() {
-        problems.at(&place, "`tls` has no `certificate`; name the PEM file with the chain");
-    }
-    if raw.key.is_none() {
-        problems.at(&place, "`tls` has no `key`; name the PEM file with the private key");
-    }
     let handshake_timeout = span(raw.handshake_timeout, "10s", Duration::from_secs(10), problems);
+    let development = raw.development.is_some_and(|given| given.value);
+    let pairs: Vec<Option<PairFiles>> = match raw.pairs {
+        None => vec![pair(raw.certificate, raw.key, &place, folder, problems)],
+        Some(_) if raw.certificate.is_some() || raw.key.is_some() => {
+            problems.at(&place, "`tls` has `pairs` beside `certificate` or `key`; move those into `pairs`");
+            return None;
+        }
+        Some(given) if given.value.is_empty() => {
+            problems.at(&given.span, "`pairs` is empty; name at least one certificate and its key");
+            return None;
+        }
+        Some(given) if development => {
+            problems.at(&given.span, "`development = true` makes one pair; use `certificate` and `key` with it");
+            return None;
+        }
+        Some(given) => {
+            let each = given.value.into_iter();
+            each.map(|one| pair(one.value.certificate, one.value.key, &one.span, folder, problems)).collect()
+        }
+    };
     Some(ListenerTls {
-        certificate: folder.join(raw.certificate?.value),
-        key: folder.join(raw.key?.value),
-        development: raw.development.is_some_and(|given| given.value),
+        pairs: pairs.into_iter().collect::<Option<_>>()?,
+        unnamed: match raw.unnamed.map(|given| given.value) {
+            None | Some(raw::UnnamedWord::First) => Unnamed::First,
+            Some(raw::UnnamedWord::Refuse) => Unnamed::Refuse,
+        },
+        versions: match raw.versions.map(|given| given.value) {
+            None | Some(raw::VersionsWord::Intermediate) => Versions::Intermediate,
+            Some(raw::VersionsWord::Modern) => Versions::Modern,
+        },
+        development,
         handshake_timeout,
     })
+}
+
+fn pair(
+    certificate: Option<Given<String>>,
+    key: Option<Given<String>>,
+    place: &std::ops::Range<usize>,
+    folder: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<PairFiles> {
+    if certificate.is_none() {
+        problems.at(place, "`tls` has no `certificate`; name the PEM file with the chain");
+    }
+    if key.is_none() {
+        problems.at(place, "`tls` has no `key`; name the PEM file with the private key");
+    }
+    Some(PairFiles { certificate: folder.join(certificate?.value), key: folder.join(key?.value) })
 }
 
 fn routes(

@@ -42,6 +42,8 @@ pub struct Connection {
     pub peer: Peer,
     /// Whether it speaks TLS to us.
     pub tls: bool,
+    /// The host it asked for in its TLS handshake.
+    pub server_name: Option<Box<str>>,
     place: Place,
 }
 
@@ -54,7 +56,20 @@ pub struct Place {
 impl Connection {
     /// A connection that was just accepted, and the place it takes.
     pub fn new(listener: Arc<str>, remote: SocketAddr, tls: bool, permit: OwnedSemaphorePermit) -> Self {
-        Self { listener, remote, peer: remote.ip().into(), tls, place: Place { _permit: Arc::new(permit) } }
+        Self {
+            listener,
+            remote,
+            peer: remote.ip().into(),
+            tls,
+            server_name: None,
+            place: Place { _permit: Arc::new(permit) },
+        }
+    }
+
+    /// The same, of which it is known which host it asked for in its TLS handshake.
+    #[must_use]
+    pub fn asked_for(self, server_name: Option<Box<str>>) -> Self {
+        Self { server_name, ..self }
     }
 
     /// Its place in the cap, for a relay that outlives it.

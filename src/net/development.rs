@@ -99,7 +99,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::net::tls;
+    use crate::{
+        config::model::{PairFiles, Unnamed},
+        net::{certificates::Certificates, tls},
+    };
 
     #[test]
     fn makes_a_usable_pair_once_with_a_private_key_file() {
@@ -107,7 +110,8 @@ mod tests {
         let (certificate, key) = (folder.path().join("certs/localhost.pem"), folder.path().join("certs/localhost.key"));
         let ca = ensure(&certificate, &key).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-        tls::server_config(&certificate, &key).unwrap();
+        let pair = PairFiles { certificate: certificate.clone(), key: key.clone() };
+        Certificates::load(&[pair], Unnamed::First).unwrap();
         tls::client_config(Some(&ca)).unwrap();
         let before = std::fs::read(&key).unwrap();
         assert!(ensure(&certificate, &key).unwrap().is_none());

@@ -1,5 +1,6 @@
 //! Sockets and TLS: bytes and addresses, no HTTP.
 
+pub mod certificates;
 pub mod development;
 pub mod dial;
 pub mod listener;

@@ -1,8 +1,10 @@
 //! rustls on both sides: certificates from PEM files, TLS 1.2 and 1.3, ALPN `http/1.1`.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -11,11 +13,16 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
 };
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::tls_stream::{self, ServerStream};
+use super::{
+    certificates::{self, Certificates},
+    tls_stream::{self, ServerStream},
+};
+use crate::config::model::Versions;
 
 /// What is wrong with TLS material; each message names the file and the cure.
 #[derive(Debug, Error)]
@@ -64,6 +71,12 @@ pub enum TlsError {
         /// What rustls said.
         source: rustls::Error,
     },
+    /// The leaf can be sent, and not be read: nobody could check it.
+    #[error("certificate {} is malformed; have it issued anew", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A CA file with a certificate that is none.
     #[error("{} holds a certificate that cannot be a root: {source}", path.display())]
     BadRoot {
@@ -103,11 +116,8 @@ fn unusable(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {
     }
 }
 
-/// The server side of one TLS listener.
-///
-/// # Errors
-/// See [`TlsError`].
-pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// A chain with its key, which belongs to it.
+pub(super) fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(certificate, "certificate")?;
     let pem = read(key, "private key")?;
     if String::from_utf8_lossy(&pem).contains("ENCRYPTED") {
@@ -118,11 +128,22 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
         label: "PRIVATE KEY",
         path: key.to_owned(),
     })?;
+    CertifiedKey::from_der(chain, private, &provider()).map_err(|source| unusable(certificate, key, source))
+}
+
+/// The server side of one TLS listener.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn server_config(certificates: Arc<Certificates>, versions: Versions) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[_] = match versions {
+        Versions::Intermediate => rustls::DEFAULT_VERSIONS,
+        Versions::Modern => &[&rustls::version::TLS13],
+    };
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
+        .with_protocol_versions(versions)?
         .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|source| unusable(certificate, key, source))?;
+        .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
@@ -167,12 +188,26 @@ pub fn explained(error: &io::Error) -> String {
     }
 }
 
-/// The TLS handshake of an accepted connection, within `limit`.
+/// The TLS handshake of an accepted connection, within `limit`: its stream, and the host that was asked for.
 ///
 /// # Errors
 /// What TLS or the socket said, or `TimedOut`.
-pub async fn accept(config: Arc<ServerConfig>, stream: TcpStream, limit: Duration) -> io::Result<Box<ServerStream>> {
-    timeout(limit, tls_stream::accept(config, stream))
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout")))
+pub async fn accept(
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    limit: Duration,
+) -> io::Result<(Box<ServerStream>, Option<Box<str>>)> {
+    let mut handshake = pin!(tls_stream::accept(config, stream));
+    let mut asked = None;
+    let accepted = poll_fn(|cx| {
+        let polled = handshake.as_mut().poll(cx);
+        if let Some(name) = certificates::take_asked() {
+            asked = Some(name);
+        }
+        polled
+    });
+    let Ok(accepted) = timeout(limit, accepted).await else {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout"));
+    };
+    Ok((accepted?, asked))
 }

@@ -1,6 +1,8 @@
 //! The probe against small servers, each wrong in one way.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
 
+use std::sync::Arc;
+
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -9,7 +11,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::{net::tls, protocol::websocket::key};
+use crate::{
+    config::model::{PairFiles, Unnamed, Versions},
+    net::{certificates::Certificates, tls},
+    protocol::websocket::key,
+};
 
 fn options(url: &str) -> ProbeOptions {
     ProbeOptions {
@@ -197,13 +203,18 @@ async fn serve_right<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     stream.shutdown().await.unwrap();
 }
 
+fn server_tls(certificate: PathBuf, key: PathBuf) -> Arc<rustls::ServerConfig> {
+    let certificates = Certificates::load(&[PairFiles { certificate, key }], Unnamed::First).unwrap();
+    tls::server_config(Arc::new(certificates), Versions::Intermediate).unwrap()
+}
+
 async fn over_tls(trust: impl FnOnce(&std::path::Path) -> Trust, plain_server: bool) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, private) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(&certificate, cert.pem()).unwrap();
     std::fs::write(&private, signing_key.serialize_pem()).unwrap();
-    let acceptor = TlsAcceptor::from(tls::server_config(&certificate, &private).unwrap());
+    let acceptor = TlsAcceptor::from(server_tls(certificate.clone(), private));
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

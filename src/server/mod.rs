@@ -1,5 +1,6 @@
 //! Joins listeners, stack and drain.
 
+mod keep_certificates;
 mod shutdown;
 mod worker;
 
@@ -15,11 +16,14 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
+use keep_certificates::Kept;
+
 use crate::{
-    config::model::{Limits, Listener, ListenerTls, Model},
+    config::model::{Limits, Listener, ListenerTls, Model, PairFiles},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
+        certificates::{Certificates, Stamp},
         development::{self, DevelopmentError},
         listener, open_files,
         tls::{self, TlsError},
@@ -100,7 +104,19 @@ struct BoundListener {
 #[derive(Clone)]
 struct BoundTls {
     config: Arc<rustls::ServerConfig>,
+    certificates: Arc<Certificates>,
+    /// Of the certificates' files, before they were read.
+    stamp: Stamp,
     handshake_timeout: Duration,
+}
+
+/// What a running process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Drain. The second one cuts the drain short.
+    Stop,
+    /// Read the certificates again, whether they seem to have changed or not.
+    Reload,
 }
 
 impl std::fmt::Debug for BoundTls {
@@ -117,6 +133,16 @@ impl Bound {
             addresses.map(|address| (listener.name.to_string(), address))
         });
         all.collect()
+    }
+
+    /// The certificates of all listeners, to be kept fresh. The listeners are those of `model`, in its order.
+    fn kept(&self, model: &Model) -> Vec<Kept> {
+        let pairs = self.listeners.iter().zip(&model.listeners);
+        let kept = pairs.filter_map(|(bound, listener)| {
+            let (tls, files) = (bound.tls.as_ref()?, listener.tls.as_ref()?.pairs.clone());
+            Some(Kept::new(Arc::clone(&bound.name), files, Arc::clone(&tls.certificates), tls.stamp.clone()))
+        });
+        kept.collect()
     }
 }
 
@@ -174,30 +200,37 @@ fn bind_all(listener: &Listener, workers: NonZeroUsize) -> Result<Vec<Vec<TcpLis
 pub fn check(model: &Model) -> Result<(), ServerError> {
     for listener in &model.listeners {
         let Some(tls) = &listener.tls else { continue };
-        let to_be_made = tls.development && !tls.certificate.exists() && !tls.key.exists();
+        let missing = |pair: &PairFiles| !pair.certificate.exists() && !pair.key.exists();
+        let to_be_made = tls.development && tls.pairs.iter().all(missing);
         if !to_be_made {
-            load_pair(listener, tls)?;
+            load_pairs(listener, tls)?;
         }
     }
     Exchanges::new(model, &Tracker::default())?;
     Ok(())
 }
 
-fn load_pair(listener: &Listener, tls: &ListenerTls) -> Result<Arc<rustls::ServerConfig>, ServerError> {
-    tls::server_config(&tls.certificate, &tls.key)
-        .map_err(|source| ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) })
+fn load_pairs(listener: &Listener, tls: &ListenerTls) -> Result<Certificates, ServerError> {
+    Certificates::load(&tls.pairs, tls.unnamed).map_err(|source| unusable(listener, source))
+}
+
+fn unusable(listener: &Listener, source: TlsError) -> ServerError {
+    ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) }
 }
 
 fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerError> {
-    if tls.development {
-        let made = development::ensure(&tls.certificate, &tls.key)
+    for pair in tls.pairs.iter().filter(|_| tls.development) {
+        let made = development::ensure(&pair.certificate, &pair.key)
             .map_err(|source| ServerError::Development { listener: listener.name.clone(), source })?;
         if let Some(ca) = made {
             log_development_ca(&ca);
         }
     }
-    let config = load_pair(listener, tls)?;
-    Ok(BoundTls { config, handshake_timeout: tls.handshake_timeout })
+    let stamp = Stamp::of(&tls.pairs);
+    let certificates = Arc::new(load_pairs(listener, tls)?);
+    let config = tls::server_config(Arc::clone(&certificates), tls.versions);
+    let config = config.map_err(|source| unusable(listener, source))?;
+    Ok(BoundTls { config, certificates, stamp, handshake_timeout: tls.handshake_timeout })
 }
 
 fn log_development_ca(ca: &Path) {
@@ -208,14 +241,14 @@ fn log_development_ca(ca: &Path) {
     );
 }
 
-/// Serves until `stops` has something, then drains; a second thing in it cuts the drain short.
+/// Serves until `orders` has a stop, then drains; a second stop cuts the drain short.
 ///
 /// A drain closes the listeners, lets requests in flight finish, and tells the WebSockets to close, spread over
-/// `drain.spread`; what is left after `drain.grace` is cut. When the sender of `stops` is gone, that is a stop too.
+/// `drain.spread`; what is left after `drain.grace` is cut. When the sender of `orders` is gone, that is a stop too.
 ///
 /// # Errors
 /// When an upstream cannot be set up or a thread cannot be started. An upstream that is down is no error: it may come up.
-pub async fn run(model: Model, bound: Bound, mut stops: mpsc::Receiver<()>) -> Result<Outcome, ServerError> {
+pub async fn run(model: Model, bound: Bound, mut orders: mpsc::Receiver<Order>) -> Result<Outcome, ServerError> {
     let live = LiveParts {
         tracker: Tracker::default(),
         registry: Registry::default(),
@@ -226,9 +259,10 @@ pub async fn run(model: Model, bound: Bound, mut stops: mpsc::Receiver<()>) -> R
     }
     log_room(&model);
     let exchanges = Exchanges::new(&model, &live.tracker)?;
+    let kept = bound.kept(&model);
     let workers = worker::start(&model, bound, &exchanges, &live)?;
-    stops.recv().await;
-    let outcome = shutdown::drain(&model.drain, &live, stops).await;
+    keep_certificates::until_stopped(kept, &mut orders).await;
+    let outcome = shutdown::drain(&model.drain, &live, orders).await;
     workers.join().await;
     Ok(outcome)
 }

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::Outcome;
+use super::{Order, Outcome};
 use crate::{
     config::{model::Drain, relay_policy::Frames},
     drain::Live,
@@ -22,8 +22,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often the log says how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// Drains, and cuts what is left at the end of the grace or when `stops` has something more.
-pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Receiver<()>) -> Outcome {
+/// Drains, and cuts what is left at the end of the grace or when `orders` has another stop.
+pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut orders: mpsc::Receiver<Order>) -> Outcome {
     let (at_first, ended_before) = (live.tracker.live(), live.registry.ended());
     tracing::info!(
         connections = at_first.connections,
@@ -34,9 +34,13 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut stops: mpsc::Rece
     );
     live.tracker.start_draining();
     let hurry = async {
-        match stops.recv().await {
-            Some(()) => {}
-            None => std::future::pending().await,
+        loop {
+            match orders.recv().await {
+                Some(Order::Stop) => return,
+                // No handshake would get new certificates.
+                Some(Order::Reload) => {}
+                None => std::future::pending().await,
+            }
         }
     };
     let all_ended = tokio::select! {

@@ -134,6 +134,7 @@ impl Front {
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { stream, remote, permit } = accepted;
+        let mut server_name = None;
         let io: Wire = match &self.tls {
             None => Wire::Tcp(stream),
             Some(bound) => {
@@ -143,7 +144,10 @@ impl Front {
                     () = tracker.draining() => return,
                 };
                 match stream {
-                    Ok(stream) => Wire::Boxed(stream),
+                    Ok((stream, asked)) => {
+                        server_name = asked;
+                        Wire::Boxed(stream)
+                    }
                     Err(error) => {
                         let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
@@ -152,7 +156,7 @@ impl Front {
                 }
             }
         };
-        let connection = Connection::new(self.name, remote, self.tls.is_some(), permit);
+        let connection = Connection::new(self.name, remote, self.tls.is_some(), permit).asked_for(server_name);
         downstream::serve(io, connection, self.limits, stack, &tracker).await;
     }
 }

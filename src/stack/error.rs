@@ -26,6 +26,8 @@ pub(super) enum ProxyError {
     Target(#[from] TargetError),
     #[error("no route for this host and path")]
     NoRoute,
+    #[error("the TLS handshake was for a host of another route (RFC 9110 section 7.4)")]
+    Misdirected,
     #[error("the path can be read in ways that belong to different routes (RFC 3986 section 6)")]
     AmbiguousPath,
     #[error("this route takes no upgrade to another protocol (RFC 9110 section 7.8)")]
@@ -61,6 +63,7 @@ impl ProxyError {
             | Self::Trace
             | Self::Target(_)
             | Self::NoRoute
+            | Self::Misdirected
             | Self::AmbiguousPath
             | Self::OtherUpgrade
             | Self::WebSocketNotAllowed
@@ -81,6 +84,7 @@ impl ProxyError {
             Self::Trace => "trace",
             Self::Target(error) => error.rule(),
             Self::NoRoute => "no-route",
+            Self::Misdirected => "misdirected",
             Self::AmbiguousPath => "ambiguous-path",
             Self::OtherUpgrade => "other-upgrade",
             Self::WebSocketNotAllowed => "websocket-not-allowed",

@@ -1,7 +1,7 @@
 //! Finds the route for a host and path.
 //!
-//! Reads `Target`. Writes `MatchedRoute`. Refuses with 404, or 400 where a lenient reader of the path would have
-//! come to another route.
+//! Reads `Target`, `Connection`. Writes `MatchedRoute`. Refuses with 404, with 400 where a lenient reader of the path
+//! would have come to another route, and with 421 where the TLS handshake was for another one.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     config::model::{Route, Routes},
+    downstream::Connection,
     protocol::request_target::Target,
 };
 
@@ -25,10 +26,23 @@ impl Check for MatchRoute {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
         let target: Arc<Target> = facts::expect(request.extensions())?;
         let route = find(&self.0, &target)?;
+        let connection: Arc<Connection> = facts::expect(request.extensions())?;
+        if is_misdirected(&self.0, route, &target, connection.server_name.as_deref()) {
+            return Err(ProxyError::Misdirected);
+        }
         Span::current().record("route", route.name.as_str()).record("upstream", route.upstream.name.as_str());
         request.extensions_mut().insert(MatchedRoute(Arc::clone(route)));
         Ok(())
     }
+}
+
+/// Whether the TLS handshake named a host of another route (RFC 9110 §7.4).
+///
+/// Whoever stands between may have looked at that name alone, and let pass what it would not have let pass for this one.
+fn is_misdirected(routes: &Routes, route: &Arc<Route>, target: &Target, server_name: Option<&str>) -> bool {
+    let Some(name) = server_name else { return false };
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    routes.find(&name, target.path.matched()).is_some_and(|other| !Arc::ptr_eq(other, route))
 }
 
 fn find<'a>(routes: &'a Routes, target: &Target) -> Result<&'a Arc<Route>, ProxyError> {

@@ -82,6 +82,7 @@ fn status(error: &ProxyError) -> StatusCode {
         ProxyError::Trace => StatusCode::NOT_IMPLEMENTED,
         ProxyError::Target(_) | ProxyError::AmbiguousPath | ProxyError::OtherUpgrade => StatusCode::BAD_REQUEST,
         ProxyError::NoRoute => StatusCode::NOT_FOUND,
+        ProxyError::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         ProxyError::WebSocketNotAllowed | ProxyError::Origin(_) => StatusCode::FORBIDDEN,
         ProxyError::Handshake(handshake) => match handshake {
             HandshakeError::Method => StatusCode::METHOD_NOT_ALLOWED,

@@ -3,7 +3,7 @@ use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use switchgate::{
     config,
-    server::{self, Outcome},
+    server::{self, Order, Outcome},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -29,7 +29,7 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) addresses: Vec<SocketAddr>,
-    stop: mpsc::Sender<()>,
+    stop: mpsc::Sender<Order>,
     run: JoinHandle<Outcome>,
 }
 
@@ -70,7 +70,7 @@ impl Proxy {
 
     /// Tells it to stop; the result is there when it has.
     pub(crate) fn stop(self) -> JoinHandle<Outcome> {
-        self.stop.try_send(()).unwrap();
+        self.stop.try_send(Order::Stop).unwrap();
         self.run
     }
 }

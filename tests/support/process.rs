@@ -27,7 +27,7 @@ pub(crate) struct Process {
     /// Every event so far.
     pub(crate) seen: Vec<Value>,
     pub(crate) addresses: Vec<String>,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Process {
@@ -36,9 +36,17 @@ impl Process {
         Self::start_with(config, "info", "exec \"$0\" --log-format json").await
     }
 
+    /// Starts it in a folder that has what the config names.
+    pub(crate) async fn start_in(config: &str, folder: TempDir) -> Self {
+        Self::launch(config, folder, "info", "exec \"$0\" --log-format json").await
+    }
+
     /// Starts it with `RUST_LOG` and a shell line in which `$0` is the program.
     pub(crate) async fn start_with(config: &str, filter: &str, line: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::launch(config, tempfile::tempdir().unwrap(), filter, line).await
+    }
+
+    async fn launch(config: &str, folder: TempDir, filter: &str, line: &str) -> Self {
         std::fs::write(folder.path().join("proxy.toml"), config).unwrap();
         let mut child = shell(line, folder.path(), filter).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -124,8 +132,17 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits for its end; the rest of the log is in `seen` then.

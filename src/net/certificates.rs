@@ -1,0 +1,296 @@
+//! The certificates of one listener: chosen by the name a client asks for, read again when their files change.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustls::{
+    SignatureScheme,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::tls::{self, TlsError};
+use crate::config::model::{PairFiles, Unnamed};
+
+/// The certificates that serve now. A reload replaces all of them for the next handshake and touches no connection.
+pub struct Certificates {
+    unnamed: Unnamed,
+    current: RwLock<Arc<[Pair]>>,
+}
+
+/// How long one certificate is still good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its file.
+    pub certificate: PathBuf,
+    /// The DNS names it is good for, in lower case.
+    pub names: Vec<String>,
+    /// When it ends.
+    pub not_after: SystemTime,
+}
+
+impl Validity {
+    /// Whole days left; negative when it has ended.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        const DAY: u64 = 24 * 60 * 60;
+        let days = |span: Duration| i64::try_from(span.as_secs() / DAY).unwrap_or(i64::MAX);
+        match self.not_after.duration_since(now) {
+            Ok(left) => days(left),
+            Err(gone) => -1 - days(gone.duration()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pair {
+    certified: Arc<CertifiedKey>,
+    validity: Validity,
+}
+
+impl Certificates {
+    /// Reads all pairs.
+    ///
+    /// # Errors
+    /// The first that cannot be used; see [`TlsError`].
+    pub fn load(files: &[PairFiles], unnamed: Unnamed) -> Result<Self, TlsError> {
+        Ok(Self { unnamed, current: RwLock::new(read(files)?) })
+    }
+
+    /// Reads all pairs anew.
+    ///
+    /// # Errors
+    /// The first that cannot be used. All that served before go on serving.
+    pub fn reload(&self, files: &[PairFiles]) -> Result<(), TlsError> {
+        let fresh = read(files)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<[Pair]> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How long each is still good, in the order of the config.
+    pub fn validities(&self) -> Vec<Validity> {
+        self.current().iter().map(|pair| pair.validity.clone()).collect()
+    }
+
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let pairs = self.current();
+        let of_rank = |rank: Rank| pairs.iter().filter(move |pair| name.and_then(|name| pair.rank(name)) == Some(rank));
+        let named: Vec<&Pair> = of_rank(Rank::Exact).chain(of_rank(Rank::Wildcard)).collect();
+        let candidates = match self.unnamed {
+            Unnamed::First if named.is_empty() => pairs.iter().collect(),
+            _ => named,
+        };
+        // ECDSA and RSA may stand side by side: the first that the client can verify.
+        let fit = candidates.iter().find(|pair| pair.certified.key.choose_scheme(schemes).is_some());
+        fit.map(|pair| Arc::clone(&pair.certified))
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("unnamed", &self.unnamed).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// The host that was asked for last on this thread.
+    ///
+    /// rustls tells the name to whoever chooses the certificate and to nobody else, from within the call that hands it
+    /// the client's bytes: whoever made that call finds the name here after it.
+    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+}
+
+/// The host (RFC 6066 §3) that a ClientHello named that this thread has processed just now.
+pub(super) fn take_asked() -> Option<Box<str>> {
+    ASKED.take()
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ASKED.replace(hello.server_name().map(Into::into));
+        self.choose(hello.server_name(), hello.signature_schemes())
+    }
+}
+
+/// How a certificate's name fits the one asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    Exact,
+    Wildcard,
+}
+
+impl Pair {
+    fn rank(&self, asked: &str) -> Option<Rank> {
+        let asked = asked.strip_suffix('.').unwrap_or(asked);
+        // RFC 6125 section 6.4.3: the asterisk is the whole of the leftmost label, and stands for one.
+        let parent = asked.split_once('.').map(|(_, parent)| parent);
+        let mut best = None;
+        for name in &self.validity.names {
+            if name.eq_ignore_ascii_case(asked) {
+                return Some(Rank::Exact);
+            }
+            let covered =
+                name.strip_prefix("*.").zip(parent).is_some_and(|(of, parent)| of.eq_ignore_ascii_case(parent));
+            if covered {
+                best = Some(Rank::Wildcard);
+            }
+        }
+        best
+    }
+}
+
+fn read(files: &[PairFiles]) -> Result<Arc<[Pair]>, TlsError> {
+    files.iter().map(read_pair).collect()
+}
+
+fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
+    let certified = tls::certified(&files.certificate, &files.key)?;
+    let leaf = certified.cert.first().map(AsRef::as_ref).unwrap_or_default();
+    let validity = validity(leaf, &files.certificate)?;
+    Ok(Pair { certified: Arc::new(certified), validity })
+}
+
+fn validity(leaf: &[u8], path: &Path) -> Result<Validity, TlsError> {
+    let malformed = || TlsError::Malformed { path: path.to_owned() };
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| malformed())?;
+    let alternatives = parsed.subject_alternative_name().map_err(|_| malformed())?;
+    let general = alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    let names = general.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+    let not_after = UNIX_EPOCH + Duration::from_secs(seconds);
+    Ok(Validity { certificate: path.to_owned(), names: names.collect(), not_after })
+}
+
+/// The state of the files at a moment: whether one has changed shows without reading it.
+///
+/// Links are followed, since Kubernetes swaps the folder behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<FileState>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    /// Of these files, now. A file that is not there has a stamp too.
+    pub fn of(files: &[PairFiles]) -> Self {
+        let stamp = |path: &PathBuf| {
+            let data = std::fs::metadata(path).ok()?;
+            let modified = (data.mtime(), data.mtime_nsec());
+            Some(FileState { device: data.dev(), inode: data.ino(), modified, size: data.size() })
+        };
+        Self(files.iter().flat_map(|pair| [&pair.certificate, &pair.key]).map(stamp).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
+
+    use super::*;
+
+    fn pair(folder: &Path, file: &str, names: &[&str], kind: &'static SignatureAlgorithm) -> PairFiles {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let signed = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let files =
+            PairFiles { certificate: folder.join(format!("{file}.pem")), key: folder.join(format!("{file}.key")) };
+        std::fs::write(&files.certificate, signed.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn chosen(certificates: &Certificates, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<usize> {
+        let found = certificates.choose(name, schemes)?;
+        certificates.current().iter().position(|pair| Arc::ptr_eq(&pair.certified, &found))
+    }
+
+    const EC: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const BOTH: &[SignatureScheme] = &[SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256];
+
+    #[test]
+    fn the_name_chooses_exact_before_wildcard_before_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            pair(folder.path(), "first", &["first.example"], &PKCS_ECDSA_P256_SHA256),
+            pair(folder.path(), "wild", &["*.example.com"], &PKCS_ECDSA_P256_SHA256),
+            pair(folder.path(), "exact", &["Chat.Example.com", "other.example"], &PKCS_ECDSA_P256_SHA256),
+        ];
+        let certificates = Certificates::load(&files, Unnamed::First).unwrap();
+        for (name, expected) in [
+            (Some("chat.example.com"), 2),
+            (Some("CHAT.example.com"), 2),
+            (Some("other.example"), 2),
+            (Some("api.example.com"), 1),
+            (Some("a.b.example.com"), 0),
+            (Some("example.com"), 0),
+            (Some("unknown.example"), 0),
+            (None, 0),
+        ] {
+            assert_eq!(chosen(&certificates, name, EC), Some(expected), "{name:?}");
+        }
+        let strict = Certificates::load(&files, Unnamed::Refuse).unwrap();
+        for name in [Some("unknown.example"), Some("example.com"), None] {
+            assert_eq!(chosen(&strict, name, EC), None, "{name:?}");
+        }
+        assert_eq!(chosen(&strict, Some("api.example.com"), EC), Some(1));
+    }
+
+    #[test]
+    fn of_two_kinds_the_first_that_the_client_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            pair(folder.path(), "ed", &["a.example"], &PKCS_ED25519),
+            pair(folder.path(), "ec", &["a.example"], &PKCS_ECDSA_P256_SHA256),
+        ];
+        let certificates = Certificates::load(&files, Unnamed::First).unwrap();
+        assert_eq!(chosen(&certificates, Some("a.example"), BOTH), Some(0));
+        assert_eq!(chosen(&certificates, Some("a.example"), EC), Some(1));
+        assert_eq!(chosen(&certificates, None, EC), Some(1));
+        assert_eq!(chosen(&certificates, Some("a.example"), &[SignatureScheme::RSA_PSS_SHA256]), None);
+    }
+
+    #[test]
+    fn a_pair_that_cannot_be_used_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [pair(folder.path(), "a", &["a.example"], &PKCS_ECDSA_P256_SHA256)];
+        let certificates = Certificates::load(&files, Unnamed::First).unwrap();
+        let before = certificates.current();
+        let stamp = Stamp::of(&files);
+        let other = pair(folder.path(), "b", &["b.example"], &PKCS_ECDSA_P256_SHA256);
+        std::fs::rename(&other.key, &files[0].key).unwrap();
+        assert_ne!(Stamp::of(&files), stamp);
+        assert!(matches!(certificates.reload(&files), Err(TlsError::Mismatch { .. })));
+        assert!(Arc::ptr_eq(&before, &certificates.current()));
+        std::fs::rename(&other.certificate, &files[0].certificate).unwrap();
+        certificates.reload(&files).unwrap();
+        assert_eq!(certificates.validities()[0].names, ["b.example"]);
+    }
+
+    #[test]
+    fn days_are_counted_down_and_beyond_the_end() {
+        let end = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let validity = Validity { certificate: PathBuf::new(), names: Vec::new(), not_after: end };
+        let day = Duration::from_secs(86_400);
+        assert_eq!(validity.days_left(end - day * 20 - Duration::from_secs(5)), 20);
+        assert_eq!(validity.days_left(end - Duration::from_secs(1)), 0);
+        assert_eq!(validity.days_left(end + Duration::from_secs(1)), -1);
+    }
+}

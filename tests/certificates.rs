@@ -1,0 +1,206 @@
+//! Which certificate a TLS client gets, and what happens when its files change.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::{
+    Client,
+    frames::{MASK, TEXT, frame},
+    handshake,
+    process::Process,
+    within,
+};
+
+/// Writes a pair for these names; answers the certificate.
+fn issue(folder: &Path, file: &str, names: &[&str]) -> CertificateDer<'static> {
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let signed = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    // The key goes first and the certificate is moved in place: for a moment the two do not belong together.
+    std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("passing.pem"), signed.pem()).unwrap();
+    std::fs::rename(folder.join("passing.pem"), folder.join(format!("{file}.pem"))).unwrap();
+    signed.der().clone()
+}
+
+/// A client that trusts these, and offers `name` in its handshake unless it is an address.
+async fn connect(
+    process: &Process,
+    name: &'static str,
+    trusted: &[CertificateDer<'static>],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for root in trusted {
+        roots.add(root.clone()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let stream = TcpStream::connect(&process.addresses[0]).await?;
+    let connector = TlsConnector::from(config);
+    within("TLS handshake", connector.connect(ServerName::try_from(name).unwrap(), stream)).await
+}
+
+fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+fn front(tls: &str) -> String {
+    format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[listener.tls]\n{tls}\n\
+         [[route]]\nhost = \"a.test\"\nupstream = \"u\"\n[[route]]\nhost = \"b.test\"\nupstream = \"u\"\n\
+         [[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n"
+    )
+}
+
+const TWO: &str =
+    "pairs = [{ certificate = \"a.pem\", key = \"a.key\" }, { certificate = \"b.pem\", key = \"b.key\" }]";
+
+#[tokio::test]
+async fn the_name_in_the_handshake_chooses_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = issue(folder.path(), "a", &["a.test", "127.0.0.1"]);
+    let b = issue(folder.path(), "b", &["*.b.test", "b.test"]);
+    let both = [a.clone(), b.clone()];
+    let process = Process::start_in(&front(TWO), folder).await;
+    for (name, expected) in [("a.test", &a), ("b.test", &b), ("x.b.test", &b), ("127.0.0.1", &a)] {
+        let stream = connect(&process, name, &both).await.unwrap();
+        assert_eq!(&leaf(&stream), expected, "{name}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (a, _) = (issue(folder.path(), "a", &["a.test", "127.0.0.1"]), issue(folder.path(), "b", &["b.test"]));
+    let process = Process::start_in(&front(&format!("{TWO}\nunnamed = \"refuse\"")), folder).await;
+    let trusted = [a];
+    connect(&process, "a.test", &trusted).await.unwrap();
+    for name in ["127.0.0.1", "c.test"] {
+        connect(&process, name, &trusted).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_request_for_another_route_than_the_handshakes_is_misdirected() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = [issue(folder.path(), "a", &["a.test", "c.test", "127.0.0.1"]), issue(folder.path(), "b", &["b.test"])];
+    let mut process = Process::start_in(&front(TWO), folder).await;
+    let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for (name, host, status) in [
+        ("a.test", "a.test", 200),
+        ("a.test", "A.test:8443", 200),
+        ("a.test", "b.test", 421),
+        ("a.test", "c.test", 421),
+        // An address is no name in the handshake (RFC 6066 section 3).
+        ("127.0.0.1", "b.test", 200),
+        ("c.test", "d.test", 200),
+    ] {
+        let mut client = Client::new(connect(&process, name, &both).await.unwrap());
+        assert_eq!(client.ask(get(host)).await.status, status, "{name} and {host}");
+        // The connection is good for its own host afterwards.
+        assert_eq!(client.ask(get(name)).await.status, 200, "{name}");
+    }
+    assert_eq!(process.event("refused").await["rule"], "misdirected");
+    let upgrade = handshake("").replacen("Host: gate.test", "Host: b.test", 1);
+    let mut client = Client::new(connect(&process, "a.test", &both).await.unwrap());
+    assert_eq!(client.ask(upgrade).await.status, 421);
+}
+
+#[tokio::test]
+async fn a_new_certificate_serves_the_next_handshake_and_live_connections_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = "certificate = \"a.pem\"\nkey = \"a.key\"";
+    let old = issue(folder.path(), "a", &["a.test"]);
+    let mut process = Process::start_in(&front(one), folder).await;
+    let told = process.event("certificate").await;
+    assert!(told["days"].as_i64().unwrap() > 14 && told["names"].as_str().unwrap().contains("a.test"), "{told}");
+    let mut live = Client::new(connect(&process, "a.test", std::slice::from_ref(&old)).await.unwrap());
+    assert_eq!(live.ask(handshake("").replacen("Host: gate.test", "Host: a.test", 1)).await.status, 101);
+
+    // Without a signal, by the files alone.
+    let new = issue(process.folder.path(), "a", &["a.test"]);
+    process.event("certificates read again; the next TLS handshake gets them").await;
+    assert_eq!(process.count("new certificates refused; the old ones go on serving"), 0, "half a change is no change");
+    assert_eq!(leaf(&connect(&process, "a.test", &[old, new.clone()]).await.unwrap()), new);
+    live.send(frame(TEXT, b"still here", MASK)).await;
+    assert_eq!(live.frame().await.unwrap().payload, b"still here");
+
+    // What cannot be used is refused in one line, and the old one stays.
+    std::fs::write(process.folder.path().join("a.key"), "no key").unwrap();
+    process.hang_up();
+    let refused = process.event("new certificates refused; the old ones go on serving").await;
+    assert_eq!(refused["level"], Value::from("ERROR"));
+    assert!(refused["error"].as_str().unwrap().contains("a.key"), "{refused}");
+    assert_eq!(leaf(&connect(&process, "a.test", std::slice::from_ref(&new)).await.unwrap()), new);
+
+    // A signal is enough, and need not wait.
+    let newest = issue(process.folder.path(), "a", &["a.test"]);
+    process.hang_up();
+    process.event("certificates read again; the next TLS handshake gets them").await;
+    assert_eq!(leaf(&connect(&process, "a.test", &[new, newest.clone()]).await.unwrap()), newest);
+    live.send(frame(TEXT, b"and still", MASK)).await;
+    assert_eq!(live.frame().await.unwrap().payload, b"and still");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
+    const HANDSHAKES: usize = 1000;
+    const AT_A_TIME: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new();
+    issuer.issue(folder.path());
+    let process = Arc::new(Process::start_in(&front("certificate = \"a.pem\"\nkey = \"a.key\""), folder).await);
+    let root = issuer.root.clone();
+    let clients = (0..AT_A_TIME).map(|_| {
+        let (process, root) = (Arc::clone(&process), root.clone());
+        tokio::spawn(async move {
+            let mut seen = std::collections::HashSet::new();
+            for _ in 0..HANDSHAKES / AT_A_TIME {
+                let stream = connect(&process, "a.test", std::slice::from_ref(&root)).await.unwrap();
+                seen.insert(leaf(&stream));
+            }
+            seen
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
+        issuer.issue(process.folder.path());
+        process.hang_up();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut seen = std::collections::HashSet::new();
+    for client in clients {
+        seen.extend(client.await.unwrap());
+    }
+    assert!(seen.len() > 3, "the certificate did not change: {}", seen.len());
+}
+
+/// Issues one certificate after the other for a.test.
+struct Issuer {
+    issuer: rcgen::CertifiedIssuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let mut ca = CertificateParams::default();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let issuer = rcgen::CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let root = issuer.der().clone();
+        Self { issuer, root }
+    }
+
+    fn issue(&self, folder: &Path) {
+        let key = KeyPair::generate().unwrap();
+        let signed = CertificateParams::new(["a.test".to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        for (name, text) in [("a.key", key.serialize_pem()), ("a.pem", signed.pem())] {
+            std::fs::write(folder.join("passing"), text).unwrap();
+            std::fs::rename(folder.join("passing"), folder.join(name)).unwrap();
+        }
+    }
+}
