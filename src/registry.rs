@@ -3,7 +3,7 @@
 //! Cheap on purpose: one small allocation for each of them, and a lock that is held for a map's insert or remove.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -77,6 +77,16 @@ pub struct Registry(Arc<Shared>);
 struct Shared {
     live: Mutex<HashMap<u64, Arc<Entry>>>,
     ended: AtomicUsize,
+    /// How often each code came from each side.
+    codes: Mutex<BTreeMap<(Side, u16), u64>>,
+}
+
+/// From here on codes belong to libraries, and from the second on to applications (RFC 6455 §7.4.2): too many to count
+/// each, so all of a range count as its first.
+const RANGES: [u16; 2] = [3000, 4000];
+
+fn counted_as(code: u16) -> u16 {
+    RANGES.into_iter().rev().find(|&first| code >= first).unwrap_or(code)
 }
 
 impl Registry {
@@ -105,6 +115,12 @@ impl Registry {
     /// How many have ended since the start.
     pub fn ended(&self) -> usize {
         self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// How many have ended with each Close code of each side; 1005 is a Close without one, 1006 a side that sent none.
+    /// 3000 and 4000 stand for all codes from there on.
+    pub fn close_codes(&self) -> BTreeMap<(Side, u16), u64> {
+        self.0.codes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many there are.
@@ -161,6 +177,12 @@ impl Listed {
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
+
+    /// Counts the code that a side has closed with.
+    pub fn closed_with(&self, side: Side, code: u16) {
+        let mut codes = self.registry.0.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        *codes.entry((side, counted_as(code))).or_insert(0) += 1;
+    }
 }
 
 impl AsRef<Control> for Listed {
@@ -178,5 +200,33 @@ impl Drop for Listed {
         if entries.capacity() > 1024 && entries.len() < entries.capacity() / 8 {
             entries.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn opening(id: u64) -> Opening {
+        let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n";
+        let model = crate::config::parse(text, Path::new("proxy.toml")).unwrap();
+        let client = SocketAddr::from(([127, 0, 0, 1], 1));
+        Opening { id, route: Arc::clone(&model.routes.all()[0]), client, origin: None, subprotocol: None }
+    }
+
+    #[test]
+    fn close_codes_are_counted_by_side_and_private_ones_by_their_range() {
+        let registry = Registry::default();
+        let listed = registry.open(opening(1));
+        for code in [1000, 1000, 1006, 3001, 3999, 4000, u16::MAX] {
+            listed.closed_with(Side::Downstream, code);
+        }
+        listed.closed_with(Side::Upstream, 1000);
+        let down = |code| (Side::Downstream, code);
+        let expected =
+            [(down(1000), 2), (down(1006), 1), (down(3000), 2), (down(4000), 2), ((Side::Upstream, 1000), 1)];
+        assert_eq!(registry.close_codes(), BTreeMap::from(expected));
     }
 }

@@ -6,7 +6,7 @@ use super::control::{Cause, Passed};
 use crate::protocol::websocket::frame::FrameError;
 
 /// One of the two peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// The peer that called us.
     Downstream,

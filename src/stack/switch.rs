@@ -188,8 +188,19 @@ impl Future for Carried {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let report = ready!(Pin::new(&mut self.relay).poll(cx));
-        log_end(self.relay.holder().entry(), &report);
+        let listed = self.relay.holder();
+        listed.closed_with(Side::Downstream, code(report.downstream_close.as_ref()));
+        listed.closed_with(Side::Upstream, code(report.upstream_close.as_ref()));
+        log_end(listed.entry(), &report);
         Poll::Ready(())
+    }
+}
+
+/// What stands for how a side said goodbye (RFC 6455 §7.4.1).
+fn code(goodbye: Option<&Goodbye>) -> u16 {
+    match goodbye {
+        None => close::ABNORMAL,
+        Some(goodbye) => goodbye.code.unwrap_or(close::NO_STATUS),
     }
 }
 
@@ -208,10 +219,6 @@ fn log_open(entry: &Entry, tls: bool) {
 
 fn log_end(entry: &Entry, report: &Report) {
     let side = |side: Option<Side>| side.map_or("switchgate", Side::as_str);
-    let code = |goodbye: &Option<Goodbye>| match goodbye {
-        None => close::ABNORMAL,
-        Some(goodbye) => goodbye.code.unwrap_or(close::NO_STATUS),
-    };
     let reason = |goodbye: &Option<Goodbye>| {
         let reason = goodbye.as_ref().map(|goodbye| &*goodbye.reason).filter(|reason| !reason.is_empty());
         reason.map(|reason| shown::text(reason.as_bytes()))
@@ -230,9 +237,9 @@ fn log_end(entry: &Entry, report: &Report) {
         messages_to_client = report.to_downstream.messages,
         duration_ms = millis(report.duration),
         closed_by = side(report.began),
-        client_code = code(&report.downstream_close),
+        client_code = code(report.downstream_close.as_ref()),
         client_reason = reason(&report.downstream_close),
-        upstream_code = code(&report.upstream_close),
+        upstream_code = code(report.upstream_close.as_ref()),
         upstream_reason = reason(&report.upstream_close),
         reason = report.end.reason(),
         detail = (!detail.is_empty()).then_some(detail),
