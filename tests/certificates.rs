@@ -1,6 +1,6 @@
 //! Which certificate a TLS client gets, and what happens when its files change.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
@@ -33,7 +33,7 @@ fn issue(folder: &Path, file: &str, names: &[&str]) -> CertificateDer<'static> {
 
 /// A client that trusts these, and offers `name` in its handshake unless it is an address.
 async fn connect(
-    process: &Process,
+    address: &str,
     name: &'static str,
     trusted: &[CertificateDer<'static>],
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -44,7 +44,7 @@ async fn connect(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-    let stream = TcpStream::connect(&process.addresses[0]).await?;
+    let stream = TcpStream::connect(address).await?;
     let connector = TlsConnector::from(config);
     within("TLS handshake", connector.connect(ServerName::try_from(name).unwrap(), stream)).await
 }
@@ -72,16 +72,16 @@ async fn the_name_in_the_handshake_chooses_the_certificate() {
     let both = [a.clone(), b.clone()];
     let process = Process::start_in(&front(TWO), folder).await;
     for (name, expected) in [("a.test", &a), ("b.test", &b), ("x.b.test", &b), ("127.0.0.1", &a)] {
-        let stream = connect(&process, name, &both).await.unwrap();
+        let stream = connect(&process.addresses[0], name, &both).await.unwrap();
         assert_eq!(&leaf(&stream), expected, "{name}");
     }
     let folder = tempfile::tempdir().unwrap();
     let (a, _) = (issue(folder.path(), "a", &["a.test", "127.0.0.1"]), issue(folder.path(), "b", &["b.test"]));
     let process = Process::start_in(&front(&format!("{TWO}\nunnamed = \"refuse\"")), folder).await;
     let trusted = [a];
-    connect(&process, "a.test", &trusted).await.unwrap();
+    connect(&process.addresses[0], "a.test", &trusted).await.unwrap();
     for name in ["127.0.0.1", "c.test"] {
-        connect(&process, name, &trusted).await.unwrap_err();
+        connect(&process.addresses[0], name, &trusted).await.unwrap_err();
     }
 }
 
@@ -100,14 +100,14 @@ async fn a_request_for_another_route_than_the_handshakes_is_misdirected() {
         ("127.0.0.1", "b.test", 200),
         ("c.test", "d.test", 200),
     ] {
-        let mut client = Client::new(connect(&process, name, &both).await.unwrap());
+        let mut client = Client::new(connect(&process.addresses[0], name, &both).await.unwrap());
         assert_eq!(client.ask(get(host)).await.status, status, "{name} and {host}");
         // The connection is good for its own host afterwards.
         assert_eq!(client.ask(get(name)).await.status, 200, "{name}");
     }
     assert_eq!(process.event("refused").await["rule"], "misdirected");
     let upgrade = handshake("").replacen("Host: gate.test", "Host: b.test", 1);
-    let mut client = Client::new(connect(&process, "a.test", &both).await.unwrap());
+    let mut client = Client::new(connect(&process.addresses[0], "a.test", &both).await.unwrap());
     assert_eq!(client.ask(upgrade).await.status, 421);
 }
 
@@ -119,14 +119,14 @@ async fn a_new_certificate_serves_the_next_handshake_and_live_connections_stay()
     let mut process = Process::start_in(&front(one), folder).await;
     let told = process.event("certificate").await;
     assert!(told["days"].as_i64().unwrap() > 14 && told["names"].as_str().unwrap().contains("a.test"), "{told}");
-    let mut live = Client::new(connect(&process, "a.test", std::slice::from_ref(&old)).await.unwrap());
+    let mut live = Client::new(connect(&process.addresses[0], "a.test", std::slice::from_ref(&old)).await.unwrap());
     assert_eq!(live.ask(handshake("").replacen("Host: gate.test", "Host: a.test", 1)).await.status, 101);
 
     // Without a signal, by the files alone.
     let new = issue(process.folder.path(), "a", &["a.test"]);
     process.event("certificates read again; the next TLS handshake gets them").await;
     assert_eq!(process.count("new certificates refused; the old ones go on serving"), 0, "half a change is no change");
-    assert_eq!(leaf(&connect(&process, "a.test", &[old, new.clone()]).await.unwrap()), new);
+    assert_eq!(leaf(&connect(&process.addresses[0], "a.test", &[old, new.clone()]).await.unwrap()), new);
     live.send(frame(TEXT, b"still here", MASK)).await;
     assert_eq!(live.frame().await.unwrap().payload, b"still here");
 
@@ -136,13 +136,13 @@ async fn a_new_certificate_serves_the_next_handshake_and_live_connections_stay()
     let refused = process.event("new certificates refused; the old ones go on serving").await;
     assert_eq!(refused["level"], Value::from("ERROR"));
     assert!(refused["error"].as_str().unwrap().contains("a.key"), "{refused}");
-    assert_eq!(leaf(&connect(&process, "a.test", std::slice::from_ref(&new)).await.unwrap()), new);
+    assert_eq!(leaf(&connect(&process.addresses[0], "a.test", std::slice::from_ref(&new)).await.unwrap()), new);
 
     // A signal is enough, and need not wait.
     let newest = issue(process.folder.path(), "a", &["a.test"]);
     process.hang_up();
     process.event("certificates read again; the next TLS handshake gets them").await;
-    assert_eq!(leaf(&connect(&process, "a.test", &[new, newest.clone()]).await.unwrap()), newest);
+    assert_eq!(leaf(&connect(&process.addresses[0], "a.test", &[new, newest.clone()]).await.unwrap()), newest);
     live.send(frame(TEXT, b"and still", MASK)).await;
     assert_eq!(live.frame().await.unwrap().payload, b"and still");
 }
@@ -154,14 +154,14 @@ async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
     let folder = tempfile::tempdir().unwrap();
     let issuer = Issuer::new();
     issuer.issue(folder.path());
-    let process = Arc::new(Process::start_in(&front("certificate = \"a.pem\"\nkey = \"a.key\""), folder).await);
+    let mut process = Process::start_in(&front("certificate = \"a.pem\"\nkey = \"a.key\""), folder).await;
     let root = issuer.root.clone();
     let clients = (0..AT_A_TIME).map(|_| {
-        let (process, root) = (Arc::clone(&process), root.clone());
+        let (address, root) = (process.addresses[0].clone(), root.clone());
         tokio::spawn(async move {
             let mut seen = std::collections::HashSet::new();
             for _ in 0..HANDSHAKES / AT_A_TIME {
-                let stream = connect(&process, "a.test", std::slice::from_ref(&root)).await.unwrap();
+                let stream = connect(&address, "a.test", std::slice::from_ref(&root)).await.unwrap();
                 seen.insert(leaf(&stream));
             }
             seen
@@ -171,7 +171,7 @@ async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
     while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
         issuer.issue(process.folder.path());
         process.hang_up();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        process.event("certificates read again; the next TLS handshake gets them").await;
     }
     let mut seen = std::collections::HashSet::new();
     for client in clients {

@@ -1,14 +1,15 @@
 //! Certificates while the process runs: read again when they change, and told of before they end.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    thread,
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
-};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::Order;
 use crate::{
@@ -95,29 +96,42 @@ impl Kept {
 }
 
 /// Keeps them until the process is told to stop.
-pub(super) async fn until_stopped(mut kept: Vec<Kept>, orders: &mut mpsc::Receiver<Order>) {
+pub(super) async fn until_stopped(kept: Vec<Kept>, orders: &mut mpsc::Receiver<Order>) {
+    // Room for one: a second wish that waits says nothing new.
+    let (wish, wishes) = sync_channel(1);
+    let none = kept.is_empty();
+    // A thread of its own: a file system that hangs must not keep a stop from being heard.
+    let started = thread::Builder::new().name("certificates".to_owned()).spawn(move || keep(kept, &wishes));
+    if let Err(error) = started {
+        tracing::error!(%error, "certificates will not be read again; raise the limit of threads and restart");
+    }
+    loop {
+        match orders.recv().await {
+            Some(Order::Reload) if none => tracing::info!("no listener has a certificate to read again"),
+            Some(Order::Reload) => {
+                let _one_waits_already = wish.try_send(());
+            }
+            Some(Order::Stop) | None => return,
+        }
+    }
+}
+
+/// The life of that thread; it ends when nobody can wish for anything any more.
+fn keep(mut kept: Vec<Kept>, wishes: &Receiver<()>) {
+    if kept.is_empty() {
+        return;
+    }
     kept.iter().for_each(|one| one.tell(i64::MAX));
     let mut told = Instant::now();
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Reload) => {
-                    if kept.is_empty() {
-                        tracing::info!("SIGHUP: no listener has a certificate to read again");
-                    }
-                    kept.iter_mut().for_each(Kept::read);
-                }
-                Some(Order::Stop) | None => return,
-            },
-            _ = looks.tick(), if !kept.is_empty() => {
-                kept.iter_mut().for_each(Kept::look);
-                if told.elapsed() >= REMIND {
-                    told = Instant::now();
-                    kept.iter().for_each(|one| one.tell(WARN_DAYS - 1));
-                }
-            }
+        match wishes.recv_timeout(LOOK) {
+            Ok(()) => kept.iter_mut().for_each(Kept::read),
+            Err(RecvTimeoutError::Timeout) => kept.iter_mut().for_each(Kept::look),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if told.elapsed() >= REMIND {
+            told = Instant::now();
+            kept.iter().for_each(|one| one.tell(WARN_DAYS - 1));
         }
     }
 }
