@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,6 +13,7 @@ use std::{
 
 use crate::{
     config::model::Route,
+    protocol::address::PeerAddress,
     relay::{Cause, Control, Passed, Side},
 };
 
@@ -25,7 +25,7 @@ pub struct Entry {
     /// The route that took it, and through that its upstream.
     pub route: Arc<Route>,
     /// The client's address.
-    pub client: SocketAddr,
+    pub client: PeerAddress,
     /// The `Origin` as the log shows it; `None` where it was absent.
     pub origin: Option<Box<str>>,
     /// The subprotocol that was agreed on.
@@ -62,7 +62,7 @@ pub struct Opening {
     /// See [`Entry::route`].
     pub route: Arc<Route>,
     /// See [`Entry::client`].
-    pub client: SocketAddr,
+    pub client: PeerAddress,
     /// See [`Entry::origin`].
     pub origin: Option<Box<str>>,
     /// See [`Entry::subprotocol`].
@@ -212,7 +212,7 @@ mod tests {
     fn opening(id: u64) -> Opening {
         let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n";
         let model = crate::config::parse(text, Path::new("proxy.toml")).unwrap();
-        let client = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client = PeerAddress::Local;
         Opening { id, route: Arc::clone(&model.routes.all()[0]), client, origin: None, subprotocol: None }
     }
 

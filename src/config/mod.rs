@@ -6,7 +6,6 @@ mod raw;
 mod reader;
 pub mod relay_policy;
 mod validate;
-mod validate_relay;
 
 use std::path::Path;
 

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -24,8 +23,9 @@ use super::{
 };
 use crate::{
     drain::Tracker,
-    net::Wire,
+    net::{Wire, tls::TlsFacts},
     protocol::{
+        address::PeerAddress,
         body::{Body, BodyError},
         forwarded::Peer,
     },
@@ -37,13 +37,11 @@ pub struct Connection {
     /// Name of the listener.
     pub listener: Arc<str>,
     /// The peer's address.
-    pub remote: SocketAddr,
+    pub remote: PeerAddress,
     /// The same as forwarding fields tell it.
     pub peer: Peer,
-    /// Whether it speaks TLS to us.
-    pub tls: bool,
-    /// The host it asked for in its TLS handshake.
-    pub server_name: Option<Box<str>>,
+    /// What its TLS handshake told; `None` where it speaks in clear.
+    pub tls: Option<TlsFacts>,
     place: Place,
 }
 
@@ -55,21 +53,8 @@ pub struct Place {
 
 impl Connection {
     /// A connection that was just accepted, and the place it takes.
-    pub fn new(listener: Arc<str>, remote: SocketAddr, tls: bool, permit: OwnedSemaphorePermit) -> Self {
-        Self {
-            listener,
-            remote,
-            peer: remote.ip().into(),
-            tls,
-            server_name: None,
-            place: Place { _permit: Arc::new(permit) },
-        }
-    }
-
-    /// The same, of which it is known which host it asked for in its TLS handshake.
-    #[must_use]
-    pub fn asked_for(self, server_name: Option<Box<str>>) -> Self {
-        Self { server_name, ..self }
+    pub fn new(listener: Arc<str>, remote: PeerAddress, tls: Option<TlsFacts>, permit: OwnedSemaphorePermit) -> Self {
+        Self { listener, remote, peer: remote.into(), tls, place: Place { _permit: Arc::new(permit) } }
     }
 
     /// Its place in the cap, for a relay that outlives it.
@@ -79,7 +64,7 @@ impl Connection {
 
     /// `https` or `http`, as this connection was made to us.
     pub fn scheme(&self) -> &'static str {
-        if self.tls { "https" } else { "http" }
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 

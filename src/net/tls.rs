@@ -188,7 +188,14 @@ pub fn explained(error: &io::Error) -> String {
     }
 }
 
-/// The TLS handshake of an accepted connection, within `limit`: its stream, and the host that was asked for.
+/// What is known of a connection from its TLS handshake.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFacts {
+    /// The host that was asked for (RFC 6066 §3).
+    pub server_name: Option<Box<str>>,
+}
+
+/// The TLS handshake of an accepted connection, within `limit`: its stream, and what it told.
 ///
 /// # Errors
 /// What TLS or the socket said, or `TimedOut`.
@@ -196,18 +203,18 @@ pub async fn accept(
     config: Arc<ServerConfig>,
     stream: TcpStream,
     limit: Duration,
-) -> io::Result<(Box<ServerStream>, Option<Box<str>>)> {
+) -> io::Result<(Box<ServerStream>, TlsFacts)> {
     let mut handshake = pin!(tls_stream::accept(config, stream));
-    let mut asked = None;
+    let mut server_name = None;
     let accepted = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
         if let Some(name) = certificates::take_asked() {
-            asked = Some(name);
+            server_name = Some(name);
         }
         polled
     });
     let Ok(accepted) = timeout(limit, accepted).await else {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout"));
     };
-    Ok((accepted?, asked))
+    Ok((accepted?, TlsFacts { server_name }))
 }

@@ -7,7 +7,7 @@ use http::{
     header::{FORWARDED, VIA},
 };
 
-use super::token_list;
+use super::{address::PeerAddress, token_list};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,15 +38,17 @@ pub enum Trust {
 /// The address of a peer, and how it is written: once for all that it asks.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// An IPv4 address mapped into IPv6 counts as IPv4.
-    address: IpAddr,
+    /// `None` is this machine.
+    address: Option<IpAddr>,
     text: String,
 }
 
-impl From<IpAddr> for Peer {
-    fn from(address: IpAddr) -> Self {
-        let address = address.to_canonical();
-        Self { address, text: address.to_string() }
+impl From<PeerAddress> for Peer {
+    fn from(address: PeerAddress) -> Self {
+        let address = address.ip();
+        // RFC 7239 section 6.2: a name for who has no address to tell.
+        let text = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        Self { address, text }
     }
 }
 
@@ -116,7 +118,7 @@ pub fn client_scheme<'a>(headers: &HeaderMap, trust: Trust, own: &'a str) -> &'a
 fn element(hop: &Hop<'_>) -> String {
     let Peer { address, text } = hop.peer;
     // RFC 7239 section 6.1: brackets around IPv6, and quotes because of the colons.
-    let (before, after) = if address.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
+    let (before, after) = if address.is_some_and(|address| address.is_ipv6()) { ("\"[", "]\"") } else { ("", "") };
     let quote = if token_list::is_token(hop.host) { "" } else { "\"" };
     ["for=", before, text, after, ";host=", quote, hop.host, quote, ";proto=", hop.scheme].concat()
 }
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        address.parse::<IpAddr>().unwrap().into()
+        PeerAddress::Ip(address.parse().unwrap()).into()
     }
 
     fn hop(peer: &Peer, trust: Trust) -> Hop<'_> {

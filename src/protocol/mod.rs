@@ -1,5 +1,6 @@
 //! The rules of the RFCs: pure functions and value types. No clock, no socket, no log.
 
+pub mod address;
 pub mod body;
 pub mod chunked;
 pub mod forwarded;

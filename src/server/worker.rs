@@ -134,9 +134,8 @@ impl Front {
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { stream, remote, permit } = accepted;
-        let mut server_name = None;
-        let io: Wire = match &self.tls {
-            None => Wire::Tcp(stream),
+        let (io, facts) = match &self.tls {
+            None => (Wire::Tcp(stream), None),
             Some(bound) => {
                 let handshake = tls::accept(Arc::clone(&bound.config), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
@@ -144,10 +143,7 @@ impl Front {
                     () = tracker.draining() => return,
                 };
                 match stream {
-                    Ok((stream, asked)) => {
-                        server_name = asked;
-                        Wire::Boxed(stream)
-                    }
+                    Ok((stream, facts)) => (Wire::Boxed(stream), Some(facts)),
                     Err(error) => {
                         let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
@@ -156,7 +152,7 @@ impl Front {
                 }
             }
         };
-        let connection = Connection::new(self.name, remote, self.tls.is_some(), permit).asked_for(server_name);
+        let connection = Connection::new(self.name, remote.into(), facts, permit);
         downstream::serve(io, connection, self.limits, stack, &tracker).await;
     }
 }

@@ -55,7 +55,7 @@ impl CheckOrigin {
     fn client_facing(&self, request: &Request) -> Result<Origin, ProxyError> {
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
         let target: Arc<Target> = facts::expect(request.extensions())?;
-        let trust = self.0.trust(connection.remote.ip());
+        let trust = self.0.trust(connection.remote);
         let scheme = forwarded::client_scheme(request.headers(), trust, connection.scheme());
         Ok(Origin::of(scheme, target.authority.host(), target.authority.port()))
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe` |
 //! | [`RequestId`] | `observe` | `respond`, `switch` |
+//! | [`Client`] | `identify_client` | `switch` |
 //! | `Arc<Target>` | `check_request` | `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `switch`, `verify_accept`, `rewrite`, `forward` |
@@ -14,7 +15,10 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 
 use super::error::ProxyError;
-use crate::{config::model::Route, protocol::websocket::OpeningHandshake};
+use crate::{
+    config::model::Route,
+    protocol::{address::PeerAddress, websocket::OpeningHandshake},
+};
 
 /// Names one request in logs and in refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ impl fmt::Display for RequestId {
         write!(f, "{:016x}", self.0)
     }
 }
+
+/// Who the client is: the peer, or whom a trusted peer speaks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client(pub(super) PeerAddress);
 
 /// The route that takes the request.
 #[derive(Clone, Debug)]

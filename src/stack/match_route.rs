@@ -27,7 +27,8 @@ impl Check for MatchRoute {
         let target: Arc<Target> = facts::expect(request.extensions())?;
         let route = find(&self.0, &target)?;
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
-        if is_misdirected(&self.0, route, &target, connection.server_name.as_deref()) {
+        let server_name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        if is_misdirected(&self.0, route, &target, server_name) {
             return Err(ProxyError::Misdirected);
         }
         Span::current().record("route", route.name.as_str()).record("upstream", route.upstream.name.as_str());

@@ -10,6 +10,7 @@ mod detect_upgrade;
 mod error;
 mod facts;
 mod forward;
+mod identify_client;
 mod match_route;
 mod observe;
 mod pace;
@@ -72,6 +73,7 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(respond::RespondLayer)
         // What was malformed has a stand-in's head: nothing may look at it before this.
         .layer(check::CheckLayer(check_request::CheckRequest))
+        .layer(check::CheckLayer(identify_client::IdentifyClient))
         // Every policy hangs on the route.
         .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
         .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))

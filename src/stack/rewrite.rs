@@ -113,7 +113,7 @@ impl RewriteLayer {
             peer: &connection.peer,
             scheme: connection.scheme(),
             host: authority,
-            trust: self.trusted.trust(connection.remote.ip()),
+            trust: self.trusted.trust(connection.remote),
         };
         forwarded::apply(headers, &hop);
         self.via.push(headers, version);

@@ -1,6 +1,6 @@
 //! On a verified 101: pairs both byte streams and hands them to the relay.
 //!
-//! Reads `MatchedRoute`, `Intent`, `Connection`, `RequestId`, `Agreed`. Refuses with 502 when the upstream's half is
+//! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`, `RequestId`, `Agreed`. Refuses with 502 when the upstream's half is
 //! lost before anything went downstream.
 
 use std::{
@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use super::{
     Request, Response, chance,
     error::ProxyError,
-    facts::{self, MatchedRoute, RequestId},
+    facts::{self, Client, MatchedRoute, RequestId},
     shown,
 };
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
     drain::Tracker,
     net::{Io, Wire},
     protocol::{
+        address::PeerAddress,
         body, hop_by_hop,
         upgrade::{self, Intent},
         websocket::{Agreed, close, frame::Extensions},
@@ -124,6 +125,7 @@ fn switching(response: Response) -> Response {
 struct Opened {
     id: RequestId,
     connection: Arc<Connection>,
+    client: PeerAddress,
     route: Arc<Route>,
     origin: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
@@ -134,8 +136,10 @@ impl Opened {
     fn of(request: &Request) -> Result<Self, ProxyError> {
         let extensions = request.extensions();
         let MatchedRoute(route) = facts::expect(extensions)?;
+        let Client(client) = facts::expect(extensions)?;
         Ok(Self {
             id: facts::expect(extensions)?,
+            client,
             connection: facts::expect(extensions)?,
             session: Session { extensions: Extensions::None, max_lifetime: route.relay.max_lifetime.map(lifetime) },
             route,
@@ -159,14 +163,14 @@ impl Opened {
             () = tracker.cut() => None,
         };
         let Some(stream) = stream else {
-            tracing::info!(id = %self.id, route = %self.route.name, client = %self.connection.remote, "client left before its 101");
+            tracing::info!(id = %self.id, route = %self.route.name, client = %self.client, "client left before its 101");
             return;
         };
-        let Self { id: RequestId(id), connection, route, origin, subprotocol, session } = self;
+        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session } = self;
         let policy = Arc::clone(&route.relay);
-        let listed = registry.open(registry::Opening { id, client: connection.remote, route, origin, subprotocol });
+        let listed = registry.open(registry::Opening { id, client, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
-        log_open(listed.entry(), connection.tls);
+        log_open(listed.entry(), connection.tls.is_some());
         let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
         tracker.relay(Carried { relay, _place: connection.place() });
     }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use super::{
-    error::Problems,
-    model::Drain,
-    raw,
-    reader::{Given, Size, Span},
-    relay_policy::{Excess, Frames, Lifetime, Ping, Policy, Rate},
-    validate::span,
+use super::span;
+use crate::{
+    config::{
+        error::Problems,
+        model::Drain,
+        raw,
+        reader::{Given, Size, Span},
+        relay_policy::{Excess, Frames, Lifetime, Ping, Policy, Rate},
+    },
+    protocol::websocket::close,
 };
-use crate::protocol::websocket::close;
 
 /// Takes the relay's keys out of a route's table.
 pub(super) fn policy(raw: &mut raw::RouteTable, problems: &mut Problems<'_>) -> Policy {

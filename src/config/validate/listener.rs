@@ -1,0 +1,116 @@
+//! The listeners and their TLS.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+
+use super::{number, span, unique};
+use crate::config::{
+    error::Problems,
+    model::{Listener, ListenerTls, PairFiles, Unnamed, Versions},
+    raw,
+    reader::Given,
+};
+
+pub(super) fn listeners(
+    given: Option<Given<Vec<Given<raw::ListenerTable>>>>,
+    folder: &Path,
+    problems: &mut Problems<'_>,
+) -> Vec<Listener> {
+    let raws = given.map(|given| given.value).unwrap_or_default();
+    if raws.is_empty() {
+        problems.in_whole("there is no listener; add `[[listener]]` with `listen = \"127.0.0.1:8080\"`");
+    }
+    let mut taken: HashMap<SocketAddr, ()> = HashMap::new();
+    let mut names = HashSet::new();
+    let mut all = Vec::new();
+    for Given { value: raw, span: place } in raws {
+        let Some(listen) = raw.listen else {
+            problems.at(&place, "this listener has no `listen`; write `listen = \"127.0.0.1:8080\"`");
+            continue;
+        };
+        let mut addresses = Vec::new();
+        for text in &listen.value.0 {
+            match text.value.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 && taken.insert(address, ()).is_some() => {
+                    problems.at(&text.span, format!("`{address}` is listened on twice; keep one"));
+                }
+                Ok(address) => addresses.push(address),
+                Err(_) => problems.at(
+                    &text.span,
+                    format!("`{}` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`", text.value),
+                ),
+            }
+        }
+        if listen.value.0.is_empty() {
+            problems.at(&listen.span, "`listen` names no address; write at least one");
+        }
+        let tls = raw.tls.map(|tls| listener_tls(tls, folder, problems));
+        unique("listener", raw.name.as_ref(), &mut names, problems);
+        let first = addresses.first().map_or_else(String::new, ToString::to_string);
+        all.push(Listener {
+            name: raw.name.map_or(first, |given| given.value),
+            addresses,
+            max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
+            tls: tls.flatten(),
+        });
+    }
+    all
+}
+
+fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ListenerTls> {
+    let Given { value: raw, span: place } = given;
+    let handshake_timeout = span(raw.handshake_timeout, "10s", Duration::from_secs(10), problems);
+    let development = raw.development.is_some_and(|given| given.value);
+    let pairs: Vec<Option<PairFiles>> = match raw.pairs {
+        None => vec![pair(raw.certificate, raw.key, &place, folder, problems)],
+        Some(_) if raw.certificate.is_some() || raw.key.is_some() => {
+            problems.at(&place, "`tls` has `pairs` beside `certificate` or `key`; move those into `pairs`");
+            return None;
+        }
+        Some(given) if given.value.is_empty() => {
+            problems.at(&given.span, "`pairs` is empty; name at least one certificate and its key");
+            return None;
+        }
+        Some(given) if development => {
+            problems.at(&given.span, "`development = true` makes one pair; use `certificate` and `key` with it");
+            return None;
+        }
+        Some(given) => {
+            let each = given.value.into_iter();
+            each.map(|one| pair(one.value.certificate, one.value.key, &one.span, folder, problems)).collect()
+        }
+    };
+    Some(ListenerTls {
+        pairs: pairs.into_iter().collect::<Option<_>>()?,
+        unnamed: match raw.unnamed.map(|given| given.value) {
+            None | Some(raw::UnnamedWord::First) => Unnamed::First,
+            Some(raw::UnnamedWord::Refuse) => Unnamed::Refuse,
+        },
+        versions: match raw.versions.map(|given| given.value) {
+            None | Some(raw::VersionsWord::Intermediate) => Versions::Intermediate,
+            Some(raw::VersionsWord::Modern) => Versions::Modern,
+        },
+        development,
+        handshake_timeout,
+    })
+}
+
+fn pair(
+    certificate: Option<Given<String>>,
+    key: Option<Given<String>>,
+    place: &std::ops::Range<usize>,
+    folder: &Path,
+    problems: &mut Problems<'_>,
+) -> Option<PairFiles> {
+    if certificate.is_none() {
+        problems.at(place, "`tls` has no `certificate`; name the PEM file with the chain");
+    }
+    if key.is_none() {
+        problems.at(place, "`tls` has no `key`; name the PEM file with the private key");
+    }
+    Some(PairFiles { certificate: folder.join(certificate?.value), key: folder.join(key?.value) })
+}

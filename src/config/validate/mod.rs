@@ -1,0 +1,126 @@
+//! From the file as written to the model, gathering every problem before it answers.
+
+mod listener;
+mod relay;
+mod route;
+mod upstream;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::RangeInclusive,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    error::Problems,
+    model::{Limits, LogOptions, Model, Routes, Upstream},
+    raw,
+    reader::{Given, OneOrMany, Size, Span},
+};
+use crate::protocol::{forwarded::Cidr, token_list::is_token};
+
+/// `None` when something without which there is no model is missing; `problems` says what.
+pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Model> {
+    // An upstream with a mistake in it is `None`: a route may still name it without a second complaint.
+    let upstreams: BTreeMap<String, Option<Arc<Upstream>>> = file
+        .upstream
+        .map(|given| given.value)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, raw)| (name.clone(), upstream::upstream(name, raw, folder, problems).map(Arc::new)))
+        .collect();
+    let listeners = listener::listeners(file.listener, folder, problems);
+    let routes = route::routes(file.route, &upstreams, problems);
+    let via = match file.via {
+        Some(given) if !is_token(&given.value) => {
+            problems.at(&given.span, "`via` is a single token such as \"switchgate\" (RFC 9110 section 7.6.3)");
+            return None;
+        }
+        Some(given) => given.value,
+        None => "switchgate".to_owned(),
+    };
+    let log = file.log.map(|given| given.value).unwrap_or_default();
+    let flag = |given: Option<Given<bool>>| given.is_some_and(|given| given.value);
+    Some(Model {
+        listeners,
+        routes: Routes::new(routes),
+        upstreams: upstreams.into_values().flatten().collect(),
+        limits: limits(file.limits.map(|given| given.value).unwrap_or_default(), problems),
+        via,
+        trusted_proxies: networks(file.trusted_proxies, problems),
+        drain: relay::drain(file.drain.map(|given| given.value).unwrap_or_default(), problems),
+        workers: file.workers.and_then(|given| given.value.0),
+        log: LogOptions { query: flag(log.query), cookies: flag(log.cookies), authorization: flag(log.authorization) },
+    })
+}
+
+fn span(given: Option<Given<Span>>, what: &str, default: Duration, problems: &mut Problems<'_>) -> Duration {
+    match given {
+        None => default,
+        Some(Given { value: Span(Some(span)), .. }) => span,
+        Some(Given { span, .. }) => {
+            problems.at(&span, format!("this wait cannot be \"off\"; write a duration, such as the default of {what}"));
+            default
+        }
+    }
+}
+
+fn number(
+    given: Option<Given<usize>>,
+    range: RangeInclusive<usize>,
+    default: usize,
+    problems: &mut Problems<'_>,
+) -> usize {
+    let Some(given) = given else { return default };
+    if !range.contains(&given.value) {
+        let text = format!("{} is out of range; expected {} to {}", given.value, range.start(), range.end());
+        problems.at(&given.span, text);
+    }
+    given.value
+}
+
+fn size(
+    given: Option<Given<Size>>,
+    range: RangeInclusive<usize>,
+    default: usize,
+    problems: &mut Problems<'_>,
+) -> usize {
+    let Some(given) = given else { return default };
+    let Size(bytes) = given.value;
+    if !range.contains(&bytes) {
+        let text = format!("{bytes} bytes are out of range; expected {}B to {}B", range.start(), range.end());
+        problems.at(&given.span, text);
+    }
+    bytes
+}
+
+fn limits(raw: raw::LimitsTable, problems: &mut Problems<'_>) -> Limits {
+    Limits {
+        head_timeout: span(raw.head_timeout, "10s", Duration::from_secs(10), problems),
+        keep_alive_timeout: span(raw.keep_alive_timeout, "75s", Duration::from_secs(75), problems),
+        max_head_size: size(raw.max_head_size, 1024..=64 * 1024, 16 * 1024, problems),
+        max_header_count: number(raw.max_header_count, 8..=1000, 100, problems),
+        max_early_bytes: size(raw.max_early_bytes, 1..=1024 * 1024, 64 * 1024, problems),
+        body_timeout: span(raw.body_timeout, "60s", Duration::from_secs(60), problems),
+        write_timeout: span(raw.write_timeout, "60s", Duration::from_secs(60), problems),
+    }
+}
+
+fn networks(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<Cidr> {
+    let texts = given.map(|given| given.value.0).unwrap_or_default();
+    texts
+        .iter()
+        .filter_map(|text| {
+            text.value.parse().map_err(|error| problems.at(&text.span, format!("`{}`: {error}", text.value))).ok()
+        })
+        .collect()
+}
+
+/// Names stand in logs and counters, where two of a kind could not be told apart.
+fn unique(kind: &str, name: Option<&Given<String>>, taken: &mut HashSet<String>, problems: &mut Problems<'_>) {
+    if let Some(given) = name.filter(|given| !taken.insert(given.value.clone())) {
+        problems.at(&given.span, format!("another {kind} is named `{}`; give each a name of its own", given.value));
+    }
+}

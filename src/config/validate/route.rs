@@ -1,0 +1,192 @@
+//! The routes: host, path, handshake, origin.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{relay, unique};
+use crate::{
+    config::{
+        error::{Problems, nearest},
+        model::{HostPattern, OtherUpgrades, Route, Upstream},
+        raw,
+        reader::{Given, OneOrMany},
+    },
+    protocol::{
+        origin::{AllowEntry, ApplyTo, Mode, OriginPolicy, Verdict},
+        request_target::Authority,
+        websocket::{Waiver, Waivers},
+    },
+};
+
+pub(super) fn routes(
+    given: Option<Given<Vec<Given<raw::RouteTable>>>>,
+    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
+    problems: &mut Problems<'_>,
+) -> Vec<Arc<Route>> {
+    let raws = given.map(|given| given.value).unwrap_or_default();
+    if raws.is_empty() {
+        problems.in_whole("there is no route; add `[[route]]` with `upstream = \"NAME\"`");
+    }
+    let mut taken: HashMap<(HostPattern, String), ()> = HashMap::new();
+    let mut names = HashSet::new();
+    let mut all = Vec::new();
+    for Given { value: mut raw, span: place } in raws {
+        let relay = Arc::new(relay::policy(&mut raw, problems));
+        let hosts = hosts(raw.host, problems);
+        let path = path(raw.path, problems);
+        for host in &hosts {
+            if taken.insert((host.clone(), path.clone()), ()).is_some() {
+                problems.at(&place, format!("another route has the same host and the path `{path}`; keep one"));
+            }
+        }
+        let waivers = waivers(raw.handshake, raw.waive, problems);
+        let origin = origin(raw.origin.map(|given| given.value).unwrap_or_default(), problems);
+        let upstream = match raw.upstream {
+            None => {
+                problems.at(&place, "this route has no `upstream`; name one of the `[upstream.NAME]` tables");
+                continue;
+            }
+            Some(given) => match upstreams.get(&given.value) {
+                Some(Some(upstream)) => Arc::clone(upstream),
+                Some(None) => continue,
+                None => {
+                    let hint = nearest(&given.value, upstreams.keys().map(String::as_str));
+                    problems.at(&given.span, format!("there is no upstream `{}`{hint}", given.value));
+                    continue;
+                }
+            },
+        };
+        let shown: Vec<String> = hosts.iter().map(shown_host).collect();
+        unique("route", raw.name.as_ref(), &mut names, problems);
+        all.push(Arc::new(Route {
+            name: raw.name.map_or_else(|| format!("{}{path}", shown.join(",")), |given| given.value),
+            hosts,
+            path,
+            upstream,
+            websocket: raw.websocket.is_none_or(|given| given.value),
+            other_upgrades: match raw.other_upgrades.map(|given| given.value) {
+                Some(raw::OtherUpgradesWord::Refuse) => OtherUpgrades::Refuse,
+                Some(raw::OtherUpgradesWord::Drop) | None => OtherUpgrades::Drop,
+            },
+            waivers,
+            origin,
+            relay,
+        }));
+    }
+    all
+}
+
+fn shown_host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Suffix(suffix) => format!("*.{suffix}"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
+
+fn hosts(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<HostPattern> {
+    let Some(given) = given else { return vec![HostPattern::Any] };
+    if given.value.0.is_empty() {
+        problems.at(&given.span, "`host` names no host; write `\"*\"` for every one");
+    }
+    let pattern = |text: &Given<String>| {
+        if text.value == "*" {
+            return Some(HostPattern::Any);
+        }
+        let (bare, wild) = match text.value.strip_prefix("*.") {
+            Some(suffix) => (suffix, true),
+            None => (text.value.as_str(), false),
+        };
+        match Authority::parse(bare) {
+            Ok(authority) if authority.port().is_none() && !bare.ends_with([':', '.']) => {
+                let host = authority.host().to_owned();
+                Some(if wild { HostPattern::Suffix(host) } else { HostPattern::Exact(host) })
+            }
+            _ => {
+                let text_shown = &text.value;
+                let text_right = "expected `example.com`, `*.example.com` or `*`, without a port";
+                problems.at(&text.span, format!("`{text_shown}` can never match a host; {text_right}"));
+                None
+            }
+        }
+    };
+    given.value.0.iter().filter_map(pattern).collect()
+}
+
+fn path(given: Option<Given<String>>, problems: &mut Problems<'_>) -> String {
+    let Some(given) = given else { return "/".to_owned() };
+    let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '%' | '?' | '#' | '\\' | ';');
+    let dots = given.value.split('/').any(|segment| segment == "." || segment == "..");
+    if !given.value.starts_with('/') || given.value.contains("//") || given.value.contains(odd) || dots {
+        problems.at(
+            &given.span,
+            format!(
+                "`{}` can never match a path; it begins with `/`, is ASCII, and holds no space, `//`, dot segment, `%`, \
+                 `;`, `\\`, `?` or `#`",
+                given.value
+            ),
+        );
+    }
+    given.value
+}
+
+fn waivers(
+    handshake: Option<Given<raw::HandshakeWord>>,
+    waive: Option<Given<OneOrMany>>,
+    problems: &mut Problems<'_>,
+) -> Waivers {
+    let lenient = handshake.is_some_and(|given| given.value == raw::HandshakeWord::Lenient);
+    let Some(waive) = waive else {
+        return if lenient { Waivers::all() } else { Waivers::default() };
+    };
+    if !lenient {
+        problems
+            .at(&waive.span, "`waive` does nothing without `handshake = \"lenient\"`; add that or leave `waive` out");
+    }
+    let known = |text: &Given<String>| {
+        let found = Waiver::parse(&text.value);
+        if found.is_none() {
+            let hint = nearest(&text.value, Waiver::ALL.map(Waiver::name));
+            problems.at(&text.span, format!("there is no check `{}` to waive{hint}", text.value));
+        }
+        found
+    };
+    waive.value.0.iter().filter_map(known).collect()
+}
+
+fn origin(raw: raw::OriginTable, problems: &mut Problems<'_>) -> OriginPolicy {
+    let verdict = |given: Option<Given<raw::VerdictWord>>, default| match given.map(|given| given.value) {
+        Some(raw::VerdictWord::Allow) => Verdict::Allow,
+        Some(raw::VerdictWord::Refuse) => Verdict::Refuse,
+        None => default,
+    };
+    let default = OriginPolicy::default();
+    let allow = match raw.allow {
+        None => default.allow,
+        Some(given) => {
+            let entry = |text: &Given<String>| match AllowEntry::parse(&text.value) {
+                Ok(entry) => Some(entry),
+                Err(error) => {
+                    problems.at(&text.span, format!("the origin `{}` can never match: {error}", text.value));
+                    None
+                }
+            };
+            given.value.0.iter().filter_map(entry).collect()
+        }
+    };
+    OriginPolicy {
+        allow,
+        absent: verdict(raw.absent, default.absent),
+        null: verdict(raw.null, default.null),
+        mode: match raw.mode.map(|given| given.value) {
+            Some(raw::ModeWord::Report) => Mode::Report,
+            Some(raw::ModeWord::Enforce) | None => Mode::Enforce,
+        },
+        apply_to: match raw.apply_to.map(|given| given.value) {
+            Some(raw::ApplyToWord::All) => ApplyTo::All,
+            Some(raw::ApplyToWord::WebSocket) | None => ApplyTo::WebSocket,
+        },
+    }
+}
