@@ -1,36 +1,49 @@
 //! The opening handshake, from the client's side to the upstream's answer.
 
-use crate::support::{ACCEPT, KEY, Proxy, Upstream, accepted, handshake, within};
+use crate::support::{
+    ACCEPT, KEY, Proxy, Upstream, accepted,
+    doors::{Door, Gate},
+    handshake, within,
+};
 
 #[tokio::test]
 async fn a_broken_rule_is_refused_before_the_upstream_is_dialled() {
     let mut upstream = Upstream::start().await;
-    let proxy = Proxy::before(&upstream.url, "", "").await;
+    let gate = Gate::before(&upstream.url, "", "").await;
     let right = handshake("");
-    for (request, status, says) in [
-        (right.replace("GET", "POST"), 405, "RFC 6455 section 4.2.1, item 1"),
-        (right.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1"),
-        (handshake("Content-Length: 3\r\n") + "abc", 400, "no body"),
-        (handshake("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, "no body"),
-        (right.replace("Sec-WebSocket-Key", "X-Key"), 400, "Sec-WebSocket-Key is missing"),
-        (handshake(&format!("Sec-WebSocket-Key: {KEY}\r\n")), 400, "more than one Sec-WebSocket-Key"),
-        (right.replace(KEY, "c2hvcnQ="), 400, "16 bytes"),
-        (right.replace("==", "__"), 400, "16 bytes"),
-        (right.replace("Version: 13", "Version: 12"), 426, "13"),
-        (right.replace("Sec-WebSocket-Version", "X-Version"), 426, "13"),
-        (handshake("Sec-WebSocket-Protocol: a, a\r\n"), 400, "twice"),
-        (handshake("Sec-WebSocket-Protocol: a b\r\n"), 400, "tokens"),
-        (handshake("Sec-WebSocket-Extensions: ;\r\n"), 400, "section 9.1"),
+    // What HTTP/2 says in another way, or not at all, is asked over HTTP/1.1 only.
+    let (all, http1) = (&Door::ALL[..], &[Door::Clear, Door::Tls][..]);
+    for (request, status, says, doors) in [
+        (right.replace("GET", "POST"), 405, "RFC 6455 section 4.2.1, item 1", http1),
+        (right.replace("HTTP/1.1", "HTTP/1.0"), 400, "HTTP/1.1", http1),
+        (handshake("Content-Length: 3\r\n") + "abc", 400, "no body", all),
+        (handshake("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, "no body", http1),
+        (right.replace("Sec-WebSocket-Key", "X-Key"), 400, "Sec-WebSocket-Key is missing", http1),
+        (handshake(&format!("Sec-WebSocket-Key: {KEY}\r\n")), 400, "more than one Sec-WebSocket-Key", http1),
+        (right.replace(KEY, "c2hvcnQ="), 400, "16 bytes", http1),
+        (right.replace("==", "__"), 400, "16 bytes", http1),
+        (right.replace("Version: 13", "Version: 12"), 426, "13", all),
+        (right.replace("Sec-WebSocket-Version", "X-Version"), 426, "13", all),
+        (handshake("Sec-WebSocket-Protocol: a, a\r\n"), 400, "twice", all),
+        (handshake("Sec-WebSocket-Protocol: a b\r\n"), 400, "tokens", all),
+        (handshake("Sec-WebSocket-Extensions: ;\r\n"), 400, "section 9.1", all),
     ] {
-        let answer = proxy.connect().await.ask(&request).await;
-        assert_eq!(answer.status, status, "{request}");
-        assert!(answer.text().contains(says), "{request}\n{}", answer.text());
-        assert!(answer.has("Cache-Control: no-store"), "{}", answer.head);
-        if status == 426 {
-            assert!(answer.has("Upgrade: websocket") && answer.has("Sec-WebSocket-Version: 13"), "{}", answer.head);
-        }
-        if status == 405 {
-            assert!(answer.has("Allow: GET"), "{}", answer.head);
+        for &door in doors {
+            // A 426 names what to upgrade to, for which HTTP/2 has no field.
+            let status = if (status, door) == (426, Door::Http2) { 400 } else { status };
+            let answer = gate.ask(door, &request).await;
+            assert_eq!(answer.status, status, "{door:?} {request}");
+            assert!(answer.text().contains(says), "{door:?} {request}\n{}", answer.text());
+            assert!(answer.has("Cache-Control: no-store"), "{}", answer.head);
+            if status == 426 {
+                assert!(answer.has("Upgrade: websocket"), "{}", answer.head);
+            }
+            if says == "13" {
+                assert!(answer.has("Sec-WebSocket-Version: 13"), "{}", answer.head);
+            }
+            if status == 405 {
+                assert!(answer.has("Allow: GET"), "{}", answer.head);
+            }
         }
     }
     assert!(!upstream.was_dialled());

@@ -16,6 +16,8 @@ mod cli;
 mod config;
 mod drain;
 mod handshake;
+mod http2;
+mod http2_abuse;
 mod listeners;
 mod log;
 mod origin;

@@ -42,7 +42,7 @@ async fn both_versions_of_tls_carry_a_websocket() {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"spdy/3".to_vec(), b"http/1.1".to_vec()];
         let stream = connect(&proxy, Arc::new(config)).await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -65,7 +65,7 @@ async fn plain_http_on_the_tls_port_harms_nobody_else() {
 
 fn server_tls(certificate: PathBuf, key: PathBuf) -> Arc<rustls::ServerConfig> {
     let certificates = Certificates::load(&[PairFiles { certificate, key }], Unnamed::First).unwrap();
-    tls::server_config(Arc::new(certificates), Versions::Intermediate).unwrap()
+    tls::server_config(Arc::new(certificates), Versions::Intermediate, tls::ONLY_HTTP1).unwrap()
 }
 
 /// A TLS backend on tokio-tungstenite's server, behind our throw-away certificate.

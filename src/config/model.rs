@@ -54,6 +54,8 @@ pub struct ListenerTls {
     pub development: bool,
     /// Longest TLS handshake.
     pub handshake_timeout: Duration,
+    /// Whether HTTP/2 is spoken with clients that know it.
+    pub http2: bool,
 }
 
 /// A certificate chain and its key.
@@ -98,6 +100,8 @@ pub struct Limits {
     pub max_header_count: usize,
     /// Most bytes held that came before their turn.
     pub max_early_bytes: usize,
+    /// Most streams at a time on one HTTP/2 connection.
+    pub max_streams: u32,
     /// Longest silence inside a body.
     pub body_timeout: Duration,
     /// Longest time in which a client takes no byte.

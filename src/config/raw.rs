@@ -50,6 +50,8 @@ raw_table! {
         /// Most bytes held that a client sends before its request is answered, at most 1MiB. Default `64KiB`. Beyond it
         /// nothing more is read until then.
         max_early_bytes: Size,
+        /// Most streams at a time on one HTTP/2 connection, WebSockets among them; 1 to 1000. Default 128.
+        max_streams: usize,
         /// Longest silence inside a request or response body. Default `60s`.
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.
@@ -98,7 +100,7 @@ raw_table! {
 }
 
 raw_table! {
-    /// TLS of a listener, with ALPN `http/1.1`. Files that change are read again, within seconds and on SIGHUP.
+    /// TLS of a listener. Files that change are read again, within seconds and on SIGHUP.
     TlsTable {
         /// PEM file with the certificate chain, leaf first. Relative to this file.
         certificate: String,
@@ -115,6 +117,8 @@ raw_table! {
         development: bool,
         /// Longest TLS handshake. Default `10s`.
         handshake_timeout: Span,
+        /// Whether to speak HTTP/2 with clients that know it (ALPN `h2`), WebSockets included (RFC 8441). Default true.
+        http2: bool,
     }
 }
 

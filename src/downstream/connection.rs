@@ -147,20 +147,18 @@ where
 /// hyper's read buffer at its largest; a body passes through it in pieces of at most this size.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// Takes a switched connection's stream out of hyper, with what the client had sent early.
-///
-/// # Errors
-/// Gives the value back when it did not come from [`serve`].
-pub fn take_stream(upgraded: Upgraded) -> Result<(Wire, bytes::Bytes), Upgraded> {
-    let parts = upgraded.downcast::<TokioIo<StrictIo>>()?;
+/// Takes a switched connection's stream out of hyper, with what the client had sent early. `None` where it did not come
+/// from [`serve`].
+pub(super) fn take_stream(upgraded: Upgraded) -> Option<(Wire, bytes::Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<StrictIo>>().ok()?;
     let (io, held) = parts.io.into_inner().into_parts();
     // The strict reader hands hyper nothing past the request, so `read_buf` is empty; were it not, it came first.
     if parts.read_buf.is_empty() {
-        return Ok((io, held));
+        return Some((io, held));
     }
     let mut early = bytes::BytesMut::from(parts.read_buf);
     early.extend_from_slice(&held);
-    Ok((io, early.freeze()))
+    Some((io, early.freeze()))
 }
 
 /// A response body that says when hyper is done with it.

@@ -1,8 +1,12 @@
-//! How a caller reaches us: one HTTP/1.1 connection, read strictly.
+//! How a caller reaches us: one connection, HTTP/1.1 read strictly or HTTP/2.
 
 mod connection;
+mod http2;
 mod state;
 mod strict_io;
+mod switch;
 
-pub use connection::{Connection, ConnectionLimits, Place, serve, take_stream};
+pub use connection::{Connection, ConnectionLimits, Place, serve};
+pub use http2::{Http2Options, serve_http2};
 pub use state::Malformed;
+pub use switch::{OnSwitch, on_switch};

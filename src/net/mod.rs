@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod development;
 pub mod dial;
+pub mod http2_stream;
 pub mod listener;
 pub mod open_files;
 pub mod timer;

@@ -20,11 +20,13 @@ impl Timer {
         self.until = Some(Instant::now() + limit);
     }
 
-    /// Starts unless it is running already.
-    pub fn start_if_idle(&mut self, limit: Duration) {
-        if self.until.is_none() {
+    /// Starts unless it is running already; answers whether it was not.
+    pub fn start_if_idle(&mut self, limit: Duration) -> bool {
+        let idle = self.until.is_none();
+        if idle {
             self.start(limit);
         }
+        idle
     }
 
     /// Forgets the wait.

@@ -1,4 +1,4 @@
-//! rustls on both sides: certificates from PEM files, TLS 1.2 and 1.3, ALPN `http/1.1`.
+//! rustls on both sides: certificates from PEM files, TLS 1.2 and 1.3, ALPN.
 
 use std::{
     future::{Future, poll_fn},
@@ -93,6 +93,16 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// Names of ALPN (RFC 7301 §6).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+
+/// For a listener that speaks HTTP/1.1 alone.
+pub const ONLY_HTTP1: &[&[u8]] = &[HTTP1];
+
+/// For a listener that speaks HTTP/2 with whoever knows it.
+pub const HTTP2_FIRST: &[&[u8]] = &[HTTP2, HTTP1];
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -131,11 +141,15 @@ pub(super) fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, 
     CertifiedKey::from_der(chain, private, &provider()).map_err(|source| unusable(certificate, key, source))
 }
 
-/// The server side of one TLS listener.
+/// The server side of one TLS listener; `protocols` are those it speaks, the most wanted first.
 ///
 /// # Errors
 /// See [`TlsError`].
-pub fn server_config(certificates: Arc<Certificates>, versions: Versions) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    certificates: Arc<Certificates>,
+    versions: Versions,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[_] = match versions {
         Versions::Intermediate => rustls::DEFAULT_VERSIONS,
         Versions::Modern => &[&rustls::version::TLS13],
@@ -144,7 +158,7 @@ pub fn server_config(certificates: Arc<Certificates>, versions: Versions) -> Res
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }
@@ -173,7 +187,7 @@ pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -193,6 +207,8 @@ pub fn explained(error: &io::Error) -> String {
 pub struct TlsFacts {
     /// The host that was asked for (RFC 6066 §3).
     pub server_name: Option<Box<str>>,
+    /// Whether HTTP/2 was agreed on (RFC 7301); else it is HTTP/1.1.
+    pub http2: bool,
 }
 
 /// The TLS handshake of an accepted connection, within `limit`: its stream, and what it told.
@@ -216,5 +232,7 @@ pub async fn accept(
     let Ok(accepted) = timeout(limit, accepted).await else {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout"));
     };
-    Ok((accepted?, TlsFacts { server_name }))
+    let stream = accepted?;
+    let http2 = stream.facts().alpn_protocol() == Some(HTTP2);
+    Ok((stream, TlsFacts { server_name, http2 }))
 }

@@ -149,8 +149,8 @@ fn extend(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 #[derive(Clone, Debug)]
 pub struct Via {
     pseudonym: String,
-    /// What is added for a request that came in HTTP/1.0, and in any later version.
-    members: [String; 2],
+    /// What is added for a request that came in HTTP/1.0, in HTTP/1.1 and in HTTP/2.
+    members: [String; 3],
 }
 
 impl Via {
@@ -158,14 +158,19 @@ impl Via {
     pub fn new(pseudonym: &str) -> Self {
         Self {
             pseudonym: pseudonym.to_owned(),
-            members: ["1.0", "1.1"].map(|version| format!("{version} {pseudonym}")),
+            members: ["1.0", "1.1", "2.0"].map(|version| format!("{version} {pseudonym}")),
         }
     }
 
     /// Adds our hop.
     pub fn push(&self, headers: &mut HeaderMap, version: Version) {
-        let [old, new] = &self.members;
-        extend(headers, VIA, if version == Version::HTTP_10 { old } else { new });
+        let [http_10, http_11, http_2] = &self.members;
+        let member = match version {
+            Version::HTTP_10 => http_10,
+            Version::HTTP_2 => http_2,
+            _ => http_11,
+        };
+        extend(headers, VIA, member);
     }
 
     /// How often our pseudonym is there already.

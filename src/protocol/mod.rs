@@ -5,6 +5,8 @@ pub mod body;
 pub mod chunked;
 pub mod forwarded;
 pub mod hop_by_hop;
+pub mod http2;
+pub mod http2_meter;
 pub mod origin;
 pub mod request_framing;
 pub mod request_target;

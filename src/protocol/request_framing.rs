@@ -53,6 +53,12 @@ pub enum FramingError {
     /// Not `METHOD SP target SP HTTP/1.x`.
     #[error("the request line is not `method target HTTP/1.1` (RFC 9112 section 3)")]
     RequestLine,
+    /// HTTP/2 only: two names for the host.
+    #[error("`:authority` and Host differ (RFC 9113 section 8.3.1)")]
+    AuthorityAndHost,
+    /// HTTP/2 only: a tunnel for something else than WebSocket.
+    #[error("this `:protocol` is not carried here (RFC 8441 section 4)")]
+    UnknownProtocol,
     /// The target has a fragment.
     #[error("the request target has a fragment (RFC 9112 section 3.2)")]
     Fragment,
@@ -93,6 +99,8 @@ impl FramingError {
             Self::RequestLineTooLong => "request-line-too-long",
             Self::TooManyFields => "too-many-fields",
             Self::RequestLine => "request-line",
+            Self::AuthorityAndHost => "authority-and-host",
+            Self::UnknownProtocol => "unknown-protocol",
             Self::Fragment => "fragment",
             Self::BareLineEnd => "bare-line-end",
             Self::Folded => "folded-field",
@@ -111,6 +119,7 @@ impl FramingError {
         match self {
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RequestLineTooLong => StatusCode::URI_TOO_LONG,
+            Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
         }
     }

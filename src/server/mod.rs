@@ -228,7 +228,8 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
     }
     let stamp = Stamp::of(&tls.pairs);
     let certificates = Arc::new(load_pairs(listener, tls)?);
-    let config = tls::server_config(Arc::clone(&certificates), tls.versions);
+    let protocols = if tls.http2 { tls::HTTP2_FIRST } else { tls::ONLY_HTTP1 };
+    let config = tls::server_config(Arc::clone(&certificates), tls.versions, protocols);
     let config = config.map_err(|source| unusable(listener, source))?;
     Ok(BoundTls { config, certificates, stamp, handshake_timeout: tls.handshake_timeout })
 }

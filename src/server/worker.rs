@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot};
 use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
 use crate::{
     config::model::Model,
-    downstream::{self, Connection, ConnectionLimits},
+    downstream::{self, Connection, ConnectionLimits, Http2Options},
     drain::Tracker,
     net::{
         Wire,
@@ -52,6 +52,11 @@ pub(super) fn start(
     live: &LiveParts,
 ) -> Result<Workers, ServerError> {
     let limits = Arc::new(connection_limits(&model.limits));
+    let http2 = Http2Options {
+        max_streams: model.limits.max_streams,
+        // Offered only where some route can serve it (RFC 8441 section 3).
+        websocket: model.routes.all().iter().any(|route| route.websocket),
+    };
     let mut shares: Vec<Vec<(net::TcpListener, Front)>> = Vec::new();
     for BoundListener { name, sockets, tls, permits } in bound.listeners {
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
@@ -61,6 +66,7 @@ pub(super) fn start(
                     name: Arc::clone(&name),
                     tls: tls.clone(),
                     limits: Arc::clone(&limits),
+                    http2,
                     permits: Arc::clone(&permits),
                 };
                 (socket, front)
@@ -116,6 +122,7 @@ struct Front {
     name: Arc<str>,
     tls: Option<BoundTls>,
     limits: Arc<ConnectionLimits>,
+    http2: Http2Options,
     permits: Arc<tokio::sync::Semaphore>,
 }
 
@@ -153,6 +160,10 @@ impl Front {
             }
         };
         let connection = Connection::new(self.name, remote.into(), facts, permit);
-        downstream::serve(io, connection, self.limits, stack, &tracker).await;
+        if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
+            downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
+        } else {
+            downstream::serve(io, connection, self.limits, stack, &tracker).await;
+        }
     }
 }

@@ -13,10 +13,9 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::{
-    StatusCode,
+    StatusCode, Version,
     header::{CONTENT_LENGTH, ORIGIN},
 };
-use hyper::upgrade::OnUpgrade;
 use tokio::net::TcpStream;
 use tower::{Layer, Service};
 
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{model::Route, relay_policy::Lifetime},
-    downstream::{self, Connection, Place},
+    downstream::{self, Connection, OnSwitch, Place},
     drain::Tracker,
     net::{Io, Wire},
     protocol::{
@@ -90,7 +89,7 @@ where
             return Either::Right(self.inner.call(request));
         }
         // Taken out by this layer alone: what is left in the extensions could be cloned.
-        let downstream = hyper::upgrade::on(&mut request);
+        let downstream = downstream::on_switch(&mut request);
         let opened = Opened::of(&request);
         let answered = self.inner.call(request);
         let SwitchLayer { tracker, registry } = self.own.clone();
@@ -130,6 +129,7 @@ struct Opened {
     origin: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
     session: Session,
+    http2: bool,
 }
 
 impl Opened {
@@ -140,6 +140,7 @@ impl Opened {
         Ok(Self {
             id: facts::expect(extensions)?,
             client,
+            http2: request.version() == Version::HTTP_2,
             connection: facts::expect(extensions)?,
             session: Session { extensions: Extensions::None, max_lifetime: route.relay.max_lifetime.map(lifetime) },
             route,
@@ -157,20 +158,20 @@ impl Opened {
     }
 
     /// Waits for the downstream's half, then hands both to a task that holds nothing of the handshake any more.
-    async fn carry(self, downstream: OnUpgrade, upstream: (Wire, bytes::Bytes), tracker: Tracker, registry: Registry) {
+    async fn carry(self, downstream: OnSwitch, upstream: (Wire, bytes::Bytes), tracker: Tracker, registry: Registry) {
         let stream = tokio::select! {
-            upgraded = downstream => upgraded.ok().and_then(|upgraded| downstream::take_stream(upgraded).ok()),
+            stream = downstream.stream() => stream,
             () = tracker.cut() => None,
         };
         let Some(stream) = stream else {
             tracing::info!(id = %self.id, route = %self.route.name, client = %self.client, "client left before its 101");
             return;
         };
-        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session } = self;
+        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session, http2 } = self;
         let policy = Arc::clone(&route.relay);
         let listed = registry.open(registry::Opening { id, client, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
-        log_open(listed.entry(), connection.tls.is_some());
+        log_open(listed.entry(), connection.tls.is_some(), http2);
         let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
         tracker.relay(Carried { relay, _place: connection.place() });
     }
@@ -208,12 +209,13 @@ fn code(goodbye: Option<&Goodbye>) -> u16 {
     }
 }
 
-fn log_open(entry: &Entry, tls: bool) {
+fn log_open(entry: &Entry, tls: bool, http2: bool) {
     tracing::info!(
         id = %RequestId(entry.id),
         route = %entry.route.name,
         client = %entry.client,
         tls,
+        http2,
         origin = entry.origin.as_deref().unwrap_or("absent"),
         upstream = %entry.route.upstream.name,
         subprotocol = entry.subprotocol.as_deref().unwrap_or("none"),

@@ -13,6 +13,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) mod doors;
 pub(crate) mod frames;
 pub(crate) mod process;
 

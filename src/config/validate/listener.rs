@@ -96,6 +96,7 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
         },
         development,
         handshake_timeout,
+        http2: raw.http2.is_none_or(|given| given.value),
     })
 }
 

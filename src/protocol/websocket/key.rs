@@ -5,6 +5,11 @@ use sha1::{Digest, Sha1};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// The key that 16 random bytes make.
+pub fn key_of(bytes: [u8; 16]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// The `Sec-WebSocket-Accept` for a key: the key's text itself, not what it decodes to, goes into the hash.
 pub fn accept_value(key: &str) -> String {
     let mut hash = Sha1::new();
@@ -27,6 +32,7 @@ mod tests {
 
     #[test]
     fn the_vector_of_the_rfc() {
+        assert_eq!(key_of(*b"the sample nonce"), "dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept_value("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 

@@ -90,7 +90,8 @@ impl OpeningHandshake {
         if method != Method::GET {
             return Err(HandshakeError::Method);
         }
-        if version != Version::HTTP_11 {
+        // Over HTTP/2 it is an extended CONNECT (RFC 8441), which comes here as the GET that it stands for.
+        if !matches!(version, Version::HTTP_11 | Version::HTTP_2) {
             return Err(HandshakeError::HttpVersion);
         }
         let announces_body = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");

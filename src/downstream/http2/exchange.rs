@@ -1,0 +1,119 @@
+//! One request over HTTP/2 and its answer, or the WebSocket that it becomes.
+
+use std::{convert::Infallible, future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+use tower::{Service, ServiceExt};
+
+use super::{
+    super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch},
+    body::{self, RequestBody},
+};
+use crate::{
+    net::{Wire, http2_stream::Http2Stream},
+    protocol::{
+        body::{self as bodies, Body},
+        http2::{self, Asked},
+        request_framing::FramingError,
+    },
+};
+
+/// Serves one stream to the end of its response; a WebSocket goes on by itself.
+pub(super) async fn serve<S>(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: Arc<Connection>,
+    limits: Arc<ConnectionLimits>,
+    service: S,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
+    S::Future: Send,
+{
+    let is_head = request.method() == Method::HEAD;
+    let (mut head, stream) = request.into_parts();
+    let protocol = head.extensions.remove::<h2::ext::Protocol>();
+    let protocol = protocol.as_ref().map(h2::ext::Protocol::as_str);
+    let translated = match random() {
+        Some(nonce) => http2::translate_request(&mut head, protocol, nonce, limits.max_header_count),
+        // A system without random bytes has no keys either.
+        None => return respond.send_reset(Reason::INTERNAL_ERROR),
+    };
+    let asked = match translated {
+        Ok(asked) => asked,
+        Err(error) => {
+            head.extensions.insert(Malformed::Framing(error));
+            Asked::Response
+        }
+    };
+    head.extensions.insert(connection);
+    let (switch, pending) = oneshot::channel();
+    let (request, stream) = match asked {
+        Asked::Response => {
+            let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+            let body = RequestBody::new(stream, length, limits.body_timeout);
+            let body = if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() };
+            (Request::from_parts(head, body), None)
+        }
+        Asked::WebSocket => {
+            head.extensions.insert(PendingSwitch::new(pending));
+            (Request::from_parts(head, bodies::empty()), Some(stream))
+        }
+        // It will be refused; what it sends is not looked at.
+        Asked::Tunnel => {
+            if protocol.is_some() {
+                head.extensions.insert(Malformed::Framing(FramingError::UnknownProtocol));
+            }
+            (Request::from_parts(head, bodies::empty()), Some(stream))
+        }
+    };
+    let answered = tokio::select! {
+        answered = service.oneshot(request) => answered,
+        // Taken back before its answer: whatever is done for it ends here.
+        _gone = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let response = match answered {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let (mut head, body) = response.into_parts();
+    http2::translate_response(&mut head, asked);
+    if switched {
+        // Everything else in the answer is for hops of HTTP/1.1.
+        if let (Some(stream), Ok(send)) = (stream, reply(&mut respond, head, false)) {
+            // Nobody waits for it when a stop has cut the handshake; then the stream is reset by its end.
+            let _cut = switch.send(Wire::boxed(Http2Stream::new(send, stream)));
+        }
+        return;
+    }
+    let ends = is_head || body.is_end_stream();
+    if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    if let Ok(send) = reply(&mut respond, head, ends)
+        && !ends
+    {
+        body::send(body, send, limits.write_timeout).await;
+    }
+}
+
+fn reply(
+    respond: &mut SendResponse<Bytes>,
+    head: http::response::Parts,
+    ends: bool,
+) -> Result<SendStream<Bytes>, h2::Error> {
+    respond.send_response(Response::from_parts(head, ()), ends).inspect_err(|error| {
+        tracing::debug!(%error, "a response could not be sent");
+        respond.send_reset(Reason::INTERNAL_ERROR);
+    })
+}
+
+fn random() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).is_ok().then_some(bytes)
+}

@@ -1,0 +1,228 @@
+//! One HTTP/2 connection of a client (RFC 9113), with WebSockets among its streams (RFC 8441).
+
+mod body;
+mod exchange;
+mod metered_io;
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use h2::{Reason, server};
+use http::{Request, Response};
+use tokio::time::timeout;
+use tower::Service;
+
+use super::{Connection, ConnectionLimits};
+use crate::{
+    drain::Tracker,
+    net::{Wire, timer::Timer},
+    protocol::body::Body,
+};
+use metered_io::{MeteredIo, Verdict};
+
+/// What a stream may send before it is read, and what is kept of it that was not sent yet: a WebSocket whose other side
+/// is slow holds this much and no more. RFC 9113 §6.9.2 has nearly this for its default.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same for all streams of a connection together. Larger than one stream's, so that a few which are held back do
+/// not hold back the others.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Streams that were reset by us and not yet by the client; a client that makes us reset more has its connection ended.
+const MAX_RESET_BY_US: usize = 128;
+
+/// How long a connection that is told to go may take to hear it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a listener allows over HTTP/2.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Options {
+    /// Most streams at a time on one connection.
+    pub max_streams: u32,
+    /// Whether to offer WebSockets.
+    pub websocket: bool,
+}
+
+/// Serves one connection until it closes or `tracker` says that it is over.
+pub async fn serve_http2<S>(
+    io: Wire,
+    connection: Connection,
+    limits: Arc<ConnectionLimits>,
+    options: Http2Options,
+    service: S,
+    tracker: &Tracker,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let verdict = Verdict::default();
+    let io = MeteredIo::new(io, verdict.clone());
+    let remote = connection.remote;
+    let begun = tokio::select! {
+        begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
+        () = tracker.draining() => return,
+    };
+    let http2 = match begun {
+        Ok(Ok(http2)) => http2,
+        Ok(Err(error)) => return tracing::debug!(%remote, %error, "no HTTP/2 connection"),
+        Err(_) => return tracing::debug!(%remote, "no HTTP/2 preface within limits.head_timeout"),
+    };
+    let mut idle = Timer::default();
+    // The first request has as long as it would have in HTTP/1.1; from then on it is a wait for a further one.
+    idle.start(limits.head_timeout);
+    let mut session = Session {
+        http2,
+        exchanges: FuturesUnordered::new(),
+        connection: Arc::new(connection),
+        limits,
+        service,
+        verdict,
+        idle,
+        going: false,
+        farewell: Timer::default(),
+    };
+    let mut draining = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = tracker.cut() => return,
+            () = tracker.draining(), if !draining => {
+                draining = true;
+                session.go();
+            }
+            ended = poll_fn(|cx| session.poll(cx)) => break ended,
+        }
+    };
+    match ended {
+        Ended::Closed => {}
+        Ended::Broken(error) => tracing::debug!(%remote, %error, "downstream connection ended early"),
+        Ended::Flood => {
+            let listener = &session.connection.listener;
+            tracing::info!(%listener, client = %remote, rule = "http2-flood", "HTTP/2 connection ended: too many frames that ask for nothing");
+        }
+    }
+}
+
+fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(options.max_streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
+        .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
+        .max_local_error_reset_streams(Some(MAX_RESET_BY_US));
+    if options.websocket {
+        builder.enable_connect_protocol();
+    }
+    builder
+}
+
+enum Ended {
+    Closed,
+    Broken(h2::Error),
+    Flood,
+}
+
+impl Ended {
+    /// Some floods the library finds by itself: header blocks without end, and resets that it is made to send.
+    fn by(error: h2::Error) -> Self {
+        let is_flood = error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+        if is_flood { Self::Flood } else { Self::Broken(error) }
+    }
+}
+
+/// A connection at work. All its requests run in its task; a WebSocket leaves it for a task of its own.
+struct Session<S> {
+    http2: server::Connection<MeteredIo, Bytes>,
+    exchanges: FuturesUnordered<BoxFuture<'static, ()>>,
+    connection: Arc<Connection>,
+    limits: Arc<ConnectionLimits>,
+    service: S,
+    verdict: Verdict,
+    /// Runs while there is no stream.
+    idle: Timer,
+    /// Whether the client was told to go.
+    going: bool,
+    /// Runs once it was, and there is no stream to wait for.
+    farewell: Timer,
+}
+
+impl<S> Session<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Tells the client to take further requests elsewhere (RFC 9113 §6.8); streams go on.
+    fn go(&mut self) {
+        if !self.going {
+            self.going = true;
+            self.http2.graceful_shutdown();
+        }
+    }
+
+    /// Takes what has come; answers how the connection ended, if it has.
+    fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            let accepted = self.http2.poll_accept(cx);
+            if self.verdict.is_flood() {
+                return self.poll_flood(cx);
+            }
+            match accepted {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::by(error)),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.idle.stop();
+                    let exchange = exchange::serve(
+                        request,
+                        respond,
+                        Arc::clone(&self.connection),
+                        Arc::clone(&self.limits),
+                        self.service.clone(),
+                    );
+                    self.exchanges.push(Box::pin(exchange));
+                }
+            }
+        }
+    }
+
+    fn poll_flood(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.farewell.start_if_idle(FAREWELL) {
+            // The streams end with the connection; nothing more is done for them.
+            self.exchanges.clear();
+            self.http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
+        if self.http2.poll_closed(cx).is_ready() || self.farewell.poll_elapsed(cx) {
+            return Poll::Ready(Ended::Flood);
+        }
+        Poll::Pending
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Poll::Ready(ended) = self.poll_http2(cx) {
+            return Poll::Ready(ended);
+        }
+        // What these send wakes the connection, which is this same task, to write it.
+        while let Poll::Ready(Some(())) = self.exchanges.poll_next_unpin(cx) {}
+        if self.http2.has_streams() || !self.exchanges.is_empty() {
+            return Poll::Pending;
+        }
+        self.idle.start_if_idle(self.limits.keep_alive_timeout);
+        if !self.going && self.idle.poll_elapsed(cx) {
+            self.go();
+            cx.waker().wake_by_ref();
+        }
+        if self.going {
+            self.farewell.start_if_idle(FAREWELL);
+        }
+        if self.farewell.poll_elapsed(cx) { Poll::Ready(Ended::Closed) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,204 @@
+//! Requests of HTTP/2 as the HTTP/1.1 requests they stand for, and the way back (RFC 9113 §8, RFC 8441).
+//!
+//! Everything further in knows one kind of request. So a WebSocket over HTTP/2 becomes the opening handshake that it
+//! will be upstream, with a key of ours, and passes the same checks.
+
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
+    header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE},
+    request, response,
+    uri::PathAndQuery,
+};
+
+use super::{request_framing::FramingError, upgrade, websocket::key};
+
+/// What a request of HTTP/2 turned out to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A response.
+    Response,
+    /// A WebSocket (RFC 8441 §5).
+    WebSocket,
+    /// To carry something else (RFC 8441 §4), or CONNECT as such: the method still says so.
+    Tunnel,
+}
+
+/// Turns a request into the one it stands for, and says what it asks for. `protocol` is its `:protocol`.
+///
+/// The version stays HTTP/2. `nonce` is 16 random bytes for the key.
+///
+/// # Errors
+/// What a strict reader would not take, and HTTP/2 has no rule of its own for.
+pub fn translate_request(
+    head: &mut request::Parts,
+    protocol: Option<&str>,
+    nonce: [u8; 16],
+    max_fields: usize,
+) -> Result<Asked, FramingError> {
+    if head.headers.len() > max_fields {
+        return Err(FramingError::TooManyFields);
+    }
+    one_host(head)?;
+    join_cookies(&mut head.headers);
+    if head.method != Method::CONNECT {
+        head.uri = origin_form(&head.uri);
+        return Ok(Asked::Response);
+    }
+    if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
+        return Ok(Asked::Tunnel);
+    }
+    head.method = Method::GET;
+    head.uri = origin_form(&head.uri);
+    upgrade::write_pair(&mut head.headers);
+    // RFC 8441 section 5: HTTP/2 does without the key; the upstream does not.
+    if let Ok(key) = HeaderValue::try_from(key::key_of(nonce)) {
+        head.headers.insert(SEC_WEBSOCKET_KEY, key);
+    }
+    Ok(Asked::WebSocket)
+}
+
+/// `:authority` as `Host` (RFC 9113 §8.3.1).
+fn one_host(head: &mut request::Parts) -> Result<(), FramingError> {
+    let Some(authority) = head.uri.authority() else { return Ok(()) };
+    let differs = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+    if head.headers.get_all(HOST).iter().any(differs) {
+        return Err(FramingError::AuthorityAndHost);
+    }
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        head.headers.insert(HOST, host);
+    }
+    Ok(())
+}
+
+/// The scheme is the connection's own, and the authority is in `Host`.
+fn origin_form(uri: &Uri) -> Uri {
+    Uri::from(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")))
+}
+
+/// HTTP/2 may send cookies one by one, which HTTP/1.1 knows as one field (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Takes out of a response what HTTP/2 has no use for, and says a switch in its words.
+pub fn translate_response(head: &mut response::Parts, asked: Asked) {
+    head.version = Version::HTTP_2;
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        head.headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        head.headers.remove(name);
+    }
+    if asked == Asked::WebSocket {
+        head.status = match head.status {
+            // RFC 8441 section 5: any 2xx, and the accept value has no meaning.
+            StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
+            // A 426 names protocols in `Upgrade`, which HTTP/2 has not (RFC 9113 section 8.2.2).
+            StatusCode::UPGRADE_REQUIRED => StatusCode::BAD_REQUEST,
+            other => other,
+        };
+        head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+
+    use super::*;
+
+    const NONCE: [u8; 16] = *b"the sample nonce";
+
+    fn head(method: &str, uri: &str, fields: &[(&'static str, &'static str)]) -> request::Parts {
+        let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_websocket_becomes_the_opening_handshake_it_stands_for() {
+        let mut head = head(
+            "CONNECT",
+            "https://gate.example:8443/chat?a=b",
+            &[("sec-websocket-version", "13"), ("sec-websocket-key", "of the client")],
+        );
+        assert_eq!(translate_request(&mut head, Some("websocket"), NONCE, 100), Ok(Asked::WebSocket));
+        assert_eq!((&head.method, head.uri.to_string().as_str()), (&Method::GET, "/chat?a=b"));
+        for (name, value) in [
+            ("host", "gate.example:8443"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            assert_eq!(head.headers[name], value);
+            assert_eq!(head.headers.get_all(name).iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn other_tunnels_stay_what_they_are() {
+        for protocol in [None, Some("connect-udp"), Some("websocket2"), Some("")] {
+            let mut head = head("CONNECT", "https://gate.example/", &[]);
+            assert_eq!(translate_request(&mut head, protocol, NONCE, 100), Ok(Asked::Tunnel), "{protocol:?}");
+            assert_eq!(head.method, Method::CONNECT);
+        }
+    }
+
+    #[test]
+    fn the_authority_is_the_host_and_no_other() {
+        for (uri, host, expected) in [
+            ("https://a.example/", None, Ok("a.example")),
+            ("https://a.example/", Some("A.example"), Ok("a.example")),
+            ("https://a.example/", Some("b.example"), Err(FramingError::AuthorityAndHost)),
+            ("https://a.example:1/", Some("a.example"), Err(FramingError::AuthorityAndHost)),
+            ("/", Some("b.example"), Ok("b.example")),
+        ] {
+            let fields: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
+            let mut head = head("GET", uri, &fields);
+            let seen = translate_request(&mut head, None, NONCE, 100).map(|_| head.headers["host"].to_str().unwrap());
+            assert_eq!(seen, expected, "{uri} {host:?}");
+        }
+        let mut two = head("GET", "https://a.example/", &[("host", "a.example"), ("host", "b.example")]);
+        assert_eq!(translate_request(&mut two, None, NONCE, 100), Err(FramingError::AuthorityAndHost));
+    }
+
+    #[test]
+    fn cookies_are_one_field_and_fields_are_counted() {
+        let mut crumbs = head("GET", "https://a.example/", &[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        assert_eq!(translate_request(&mut crumbs, None, NONCE, 2), Ok(Asked::Response));
+        let cookies: Vec<_> = crumbs.headers.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+        let mut many = head("GET", "/", &[("a", "1"), ("b", "2"), ("c", "3")]);
+        assert_eq!(translate_request(&mut many, None, NONCE, 2), Err(FramingError::TooManyFields));
+    }
+
+    #[test]
+    fn a_response_says_nothing_of_connections() {
+        for (status, asked, expected) in [
+            (101, Asked::WebSocket, 200),
+            (426, Asked::WebSocket, 400),
+            (403, Asked::WebSocket, 403),
+            (426, Asked::Response, 426),
+            (204, Asked::Response, 204),
+        ] {
+            let response = Response::builder()
+                .status(status)
+                .header("connection", "close")
+                .header("upgrade", "websocket")
+                .header("keep-alive", "5")
+                .header("x-own", "stays");
+            let mut head = response.body(()).unwrap().into_parts().0;
+            translate_response(&mut head, asked);
+            assert_eq!(head.status, expected);
+            assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
+        }
+    }
+}

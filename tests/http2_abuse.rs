@@ -1,0 +1,198 @@
+//! What HTTP/2 lets a hostile client do, frame by frame: its connection ends, and nobody else's.
+
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::support::{
+    Client,
+    doors::Gate,
+    frames::{BINARY, MASK, frame as websocket_frame},
+    within,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![a, b, c, kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// `GET / ` for `gate.test`, in literals that need no table (RFC 7541 §6.2.2) but the static one.
+fn request() -> Vec<u8> {
+    let mut block = vec![0x82, 0x84, 0x87, 0x41, 9];
+    block.extend(b"gate.test");
+    block
+}
+
+/// A connection that has said hello.
+async fn begun(gate: &Gate) -> TlsStream<TcpStream> {
+    let mut stream = gate.secure(&[b"h2"]).await;
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    stream
+}
+
+/// The code of the GOAWAY that the gate ends with; `None` when it just ends.
+fn goaway(mut bytes: &[u8]) -> Option<u32> {
+    let mut code = None;
+    while let Some((head, rest)) = bytes.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some((payload, after)) = rest.split_at_checked(length) else { break };
+        if head[3] == GOAWAY {
+            code = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+        bytes = after;
+    }
+    code
+}
+
+/// Sends `piece(0)`, `piece(1)`, … until the gate has had enough, and answers how it said so.
+async fn flood(gate: &Gate, piece: impl Fn(u32) -> Vec<u8>) -> Option<u32> {
+    let (reader, mut writer) = tokio::io::split(begun(gate).await);
+    let reading = tokio::spawn(async move { Client::new(tokio::io::join(reader, tokio::io::sink())).rest().await });
+    for number in 0..200_000 {
+        // Somebody who has been sent away cannot go on.
+        if writer.write_all(&piece(number)).await.is_err() || reading.is_finished() {
+            break;
+        }
+    }
+    let said = within("end of a flood", reading).await.unwrap();
+    goaway(&said)
+}
+
+#[tokio::test]
+async fn floods_end_their_connection_and_nobody_elses() {
+    let gate = Gate::echo("").await;
+    let mut honest = gate.http2().await;
+    let mut socket = honest.websocket().await;
+    let open = |number: u32, flags: u8| frame(HEADERS, flags | END_HEADERS, number * 2 + 1, &request());
+    type Piece = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
+    let floods: [(&str, Piece); 9] = [
+        ("ping", Box::new(|_| frame(PING, 0, 0, b"12345678"))),
+        ("settings", Box::new(|_| frame(SETTINGS, 0, 0, &[]))),
+        (
+            "rapid reset",
+            Box::new(move |number| {
+                [open(number, END_STREAM), frame(RST_STREAM, 0, number * 2 + 1, &[0, 0, 0, 8])].concat()
+            }),
+        ),
+        (
+            "empty data",
+            Box::new(move |number| match number {
+                0 => open(0, 0),
+                _ => frame(DATA, 0, 1, &[]),
+            }),
+        ),
+        ("window updates", Box::new(|_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]))),
+        ("priorities", Box::new(|number| frame(PRIORITY, 0, number * 2 + 1, &[0, 0, 0, 0, 1]))),
+        (
+            "continuations",
+            Box::new(|number| match number {
+                0 => frame(HEADERS, 0, 1, &request()),
+                // A field of one byte each: never the last.
+                _ => frame(CONTINUATION, 0, 1, &[0, 1, b'a', 1, b'b']),
+            }),
+        ),
+        (
+            "empty continuations",
+            Box::new(|number| match number {
+                0 => frame(HEADERS, 0, 1, &request()),
+                _ => frame(CONTINUATION, 0, 1, &[]),
+            }),
+        ),
+        ("unknown frames", Box::new(|_| frame(0xfa, 0, 0, &[]))),
+    ];
+    for (name, piece) in &floods {
+        let code = flood(&gate, piece).await;
+        assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{name}");
+        socket.send(websocket_frame(BINARY, name.as_bytes(), MASK)).await;
+        assert_eq!(socket.frame().await.unwrap().payload, name.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_http2_ends_its_connection() {
+    let gate = Gate::echo("").await;
+    let request = request();
+    for (name, bytes) in [
+        ("data on an idle stream", frame(DATA, 0, 1, b"x")),
+        ("a frame over the limit", [&[0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1][..], &[0; 64]].concat()),
+        ("an even stream", frame(HEADERS, END_HEADERS | END_STREAM, 2, &request)),
+        (
+            "a stream below the last one",
+            [
+                frame(HEADERS, END_HEADERS | END_STREAM, 5, &request),
+                frame(HEADERS, END_HEADERS | END_STREAM, 3, &request),
+            ]
+            .concat(),
+        ),
+        ("a broken header block", frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff])),
+        ("another frame in a header block", [frame(HEADERS, 0, 1, &request), frame(PING, 0, 0, b"12345678")].concat()),
+        ("a window of zero", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 0])),
+        ("a window beyond the largest", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
+        ("a push from a client", frame(5, END_HEADERS, 1, &[0, 0, 0, 2])),
+        ("settings of half an entry", frame(SETTINGS, 0, 0, &[0, 1, 0])),
+    ] {
+        let mut raw = Client::new(begun(&gate).await);
+        raw.send(bytes).await;
+        let said = raw.rest().await;
+        assert!(goaway(&said).is_some_and(|code| code != 0), "{name}: {said:x?}");
+    }
+    assert_eq!(
+        gate.ask(crate::support::doors::Door::Http2, "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
+    let gate = Gate::before("builtin:echo", "", "[limits]\nmax_streams = 4").await;
+    let mut http2 = gate.http2().await;
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        sockets.push(http2.websocket().await);
+    }
+    // A client that keeps to the limit waits for a place; it gets one when a WebSocket has ended.
+    let mut requests = http2.requests.clone();
+    let mut room = std::pin::pin!(std::future::poll_fn(|cx| requests.poll_ready(cx)));
+    assert!(futures_util::poll!(&mut room).is_ready());
+    let (waiting, _send) = http2
+        .requests
+        .send_request(crate::support::doors::http2_request("GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n"), true)
+        .unwrap();
+    drop(sockets.pop());
+    assert_eq!(within("a place", waiting).await.unwrap().status(), 200);
+    for socket in &mut sockets {
+        socket.send(websocket_frame(BINARY, b"on", MASK)).await;
+        assert_eq!(socket.frame().await.unwrap().payload, b"on");
+    }
+    // One that does not keep to it is refused, stream by stream.
+    let mut raw = Client::new(begun(&gate).await);
+    let many: Vec<u8> = (0..12).flat_map(|number| frame(HEADERS, END_HEADERS, number * 2 + 1, &request())).collect();
+    raw.send(many).await;
+    let mut refused = 0;
+    while refused < 8 {
+        let head = raw.take(9).await;
+        let payload = raw.take(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await;
+        if head[3] == RST_STREAM && payload == [0, 0, 0, 7] {
+            refused += 1;
+        }
+    }
+}
