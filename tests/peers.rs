@@ -1,4 +1,4 @@
-//! Peers nobody here wrote: Node's `ws`, Python's `websockets`, socket.io, Chromium, Autobahn.
+//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Autobahn.
 //!
 //! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
 //! it was skipped and why, and passes.
@@ -20,7 +20,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Proxy, process::Process, within};
+use crate::support::{
+    Proxy,
+    process::{DEVELOPMENT, Process},
+    within,
+};
 
 fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers")
@@ -245,8 +249,16 @@ async fn serve_page(mut stream: TcpStream, page: &str, told: &mpsc::Sender<Strin
     }
 }
 
-fn chromium(profile: &Path, url: &str) -> Command {
-    let mut command = Command::new("chromium");
+/// Where Chromium is, if it is.
+fn chromium_path() -> Option<&'static Path> {
+    let found =
+        ["/usr/bin/chromium", "/usr/bin/chromium-browser"].map(Path::new).into_iter().find(|path| path.exists());
+    let path = found.unwrap_or(Path::new("/usr/bin/chromium"));
+    present("Chromium", path).then_some(path)
+}
+
+fn chromium(path: &Path, profile: &Path, url: &str) -> Command {
+    let mut command = Command::new(path);
     command
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--ignore-certificate-errors"])
@@ -261,11 +273,7 @@ fn chromium(profile: &Path, url: &str) -> Command {
 
 #[tokio::test]
 async fn chromium_is_let_in_from_an_allowed_origin_and_kept_out_from_another() {
-    let found =
-        ["/usr/bin/chromium", "/usr/bin/chromium-browser"].map(Path::new).into_iter().find(|path| path.exists());
-    if !present("Chromium", found.unwrap_or(Path::new("/usr/bin/chromium"))) {
-        return;
-    }
+    let Some(chromium_path) = chromium_path() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (allowed, other) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -275,11 +283,44 @@ async fn chromium_is_let_in_from_an_allowed_origin_and_kept_out_from_another() {
     for (listener, expected) in [(allowed, "/came-back-hello"), (other, "/refused")] {
         let profile = tempfile::tempdir().unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());
-        let mut browser = chromium(profile.path(), &address).spawn().unwrap();
+        let mut browser = chromium(chromium_path, profile.path(), &address).spawn().unwrap();
         let told = timeout(Duration::from_secs(60), page(listener, url.clone())).await.expect("word from the page");
         browser.kill().await.unwrap();
         assert_eq!(told, expected);
     }
+}
+
+#[tokio::test]
+async fn nghttp2_carries_websockets_to_an_http1_backend() {
+    if !both_present() {
+        return;
+    }
+    let (_child, url) = backend(&mut node("ws_server.mjs")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let gate = secure_gate(&url, ALLOWED, folder.path()).await;
+    let url = format!("https://localhost:{}", gate.addresses[0].port());
+    succeeds(node("http2_client.mjs").arg(url).arg(folder.path().join("ca.pem")).args([ALLOWED, FORBIDDEN])).await;
+}
+
+#[tokio::test]
+async fn chromium_opens_its_websocket_on_the_http2_connection_of_its_page() {
+    let Some(browser) = chromium_path() else { return };
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut gate = Process::start(&format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n{DEVELOPMENT}\
+         [[route]]\nupstream = \"pages\"\nwebsocket = false\n[[route]]\npath = \"/echo\"\nupstream = \"echo\"\n\
+         [upstream.pages]\nurl = \"http://{}\"\n[upstream.echo]\nurl = \"builtin:echo\"\n",
+        backend.local_addr().unwrap()
+    ))
+    .await;
+    let gate_port = gate.addresses[0].rsplit(':').next().unwrap().to_owned();
+    let profile = tempfile::tempdir().unwrap();
+    let mut browser = chromium(browser, profile.path(), &format!("https://localhost:{gate_port}/")).spawn().unwrap();
+    let told = timeout(Duration::from_secs(60), page(backend, format!("wss://localhost:{gate_port}/echo")));
+    assert_eq!(told.await.expect("word from the page"), "/came-back-hello");
+    let opened = gate.event("websocket opened").await;
+    assert_eq!((&opened["http2"], &opened["origin"]), (&true.into(), &format!("https://localhost:{gate_port}").into()));
+    browser.kill().await.unwrap();
 }
 
 /// Case by case what Autobahn says of each of its agents.
