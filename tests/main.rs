@@ -28,3 +28,4 @@ mod smuggling;
 mod soak;
 mod support;
 mod tls;
+mod upstream_tls;

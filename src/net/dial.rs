@@ -1,12 +1,12 @@
 //! Connecting to an endpoint, plain or TLS, within a deadline.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Wire, listener::prepare, tls_stream};
+use super::{Wire, listener::prepare, tls_failure::TlsFailure, tls_stream};
 
 /// Why an endpoint could not be reached.
 #[derive(Debug, Error)]
@@ -20,14 +20,14 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
-    /// TCP was there; the TLS handshake failed (wrong name, unknown CA, no TLS spoken there).
+    /// It was there; the TLS handshake failed.
     #[error("TLS handshake with {address} failed")]
     Tls {
         /// `host:port` as configured.
         address: String,
-        /// What TLS said.
+        /// The reason.
         #[source]
-        source: io::Error,
+        reason: Box<TlsFailure>,
     },
     /// `dial_timeout` ran out.
     #[error("no connection to {address} within {limit:?} (dial_timeout)")]
@@ -37,6 +37,16 @@ pub enum DialError {
         /// The limit.
         limit: Duration,
     },
+}
+
+impl DialError {
+    /// A fixed word for logs and counters.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } | Self::Timeout { .. } => "upstream-dial",
+            Self::Tls { reason, .. } => reason.rule(),
+        }
+    }
 }
 
 /// Reaches one `host:port`.
@@ -85,8 +95,20 @@ impl Dialer {
         };
         let stream = tls_stream::connect(Arc::clone(config), name.clone(), stream)
             .await
-            .map_err(|source| DialError::Tls { address: self.address(), source })?;
+            .map_err(|error| self.tls_failed(TlsFailure::of(error, config)))?;
         Ok(Wire::Boxed(stream))
+    }
+
+    fn tls_failed(&self, reason: TlsFailure) -> DialError {
+        DialError::Tls { address: self.address(), reason: Box::new(reason) }
+    }
+
+    /// The failed handshake behind an error of a connection that was dialled.
+    ///
+    /// With TLS 1.3 a client is done before the server has looked at its certificate.
+    pub fn late_failure(&self, error: &(dyn StdError + 'static)) -> Option<DialError> {
+        let (config, _) = self.tls.as_ref()?;
+        TlsFailure::late(error, config).map(|reason| self.tls_failed(reason))
     }
 }
 

@@ -93,7 +93,7 @@ impl ProxyError {
             Self::Draining { .. } => "draining",
             Self::Loop => "loop",
             Self::Upstream(error) => match error {
-                UpstreamError::Dial(_) => "upstream-dial",
+                UpstreamError::Dial(error) => error.rule(),
                 UpstreamError::ResponseTimeout(_) => "upstream-response-timeout",
                 UpstreamError::WriteTimeout(_) => "upstream-write-timeout",
                 UpstreamError::Framing(_) => "upstream-framing",

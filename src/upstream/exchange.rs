@@ -141,13 +141,14 @@ impl Exchange {
         let wire = self.connector.connect().await?;
         let limit = self.upstream.response_timeout;
         match timeout(limit, opening::open(wire, request, &self.tracker, &self.upstream.name)).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.map_err(|error| self.connector.explained(error)),
             Err(_) => Err(UpstreamError::ResponseTimeout(limit)),
         }
     }
 
     async fn pooled(&self, request: Request<Body>) -> Result<Response<Answer>, UpstreamError> {
-        self.pool.exchange(|| self.connector.connect(), request).await
+        let answer = self.pool.exchange(|| self.connector.connect(), request).await;
+        answer.map_err(|error| self.connector.explained(error))
     }
 }
 
@@ -170,6 +171,16 @@ impl Connector {
                 tracker.background(echo::serve(theirs));
                 Ok(Wire::boxed(ours))
             }
+        }
+    }
+
+    /// A connection that ended because TLS failed late says so.
+    fn explained(&self, error: UpstreamError) -> UpstreamError {
+        match (&*self.reach, &error) {
+            (Reach::Dial(dialer), UpstreamError::Closed(cause)) => {
+                dialer.late_failure(cause.as_ref()).map_or(error, UpstreamError::Dial)
+            }
+            _ => error,
         }
     }
 }

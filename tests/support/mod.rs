@@ -14,6 +14,7 @@ use tokio::{
 };
 
 pub(crate) mod doors;
+pub(crate) mod authority;
 pub(crate) mod frames;
 pub(crate) mod process;
 
@@ -141,6 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             assert!(self.fill().await, "ended within a head: {:?}", String::from_utf8_lossy(&self.seen));
         }
+    }
+
+    /// The next head, or nothing when the peer has left.
+    pub(crate) async fn next_head(&mut self) -> Option<String> {
+        let there = !self.seen.is_empty() || self.fill().await;
+        if there { Some(self.head().await) } else { None }
     }
 
     /// A response with its body, by `Content-Length`.

@@ -1,0 +1,91 @@
+//! TLS to upstreams: whom we trust, whom they trust, and what an operator reads when they do not.
+
+use rcgen::date_time_ymd;
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    authority::{self, Authority, raw, serve, showing},
+    handshake,
+    process::Process,
+};
+
+/// One listener, and a route `/NAME` to each upstream.
+fn config(upstreams: &[(&str, u16, &str)]) -> String {
+    let mut text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    for (name, port, keys) in upstreams {
+        text.push_str(&format!(
+            "[[route]]\npath = \"/{name}\"\nupstream = \"{name}\"\n\
+             [upstream.{name}]\nurl = \"https://localhost:{port}\"\ndial_timeout = \"1s\"\n{keys}\n"
+        ));
+    }
+    text
+}
+
+/// A plain request, and an opening handshake.
+fn both(path: &str) -> [String; 2] {
+    let plain = format!("GET /{path} HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+    [plain, handshake("").replace("/chat", &format!("/{path}"))]
+}
+
+/// Says a TLS alert instead of a ServerHello.
+async fn alert(number: u8) -> u16 {
+    raw(move |mut stream| async move {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, number]).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, renewed, theirs) = (Authority::new("ours"), Authority::new("ours"), Authority::new("theirs"));
+    ours.write(&folder.path().join("ca.pem"));
+    let here = ["localhost"];
+    let good = ours.issue(&here);
+    let expired = ours.issue_with(&here, |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let future = ours.issue_with(&here, |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let other = ours.issue(&["other.test", "*.wild.test", "192.0.2.1"]);
+    let mut h2 = showing(&good);
+    h2.alpn_protocols = vec![b"h2".to_vec()];
+    let cut = raw(|mut stream| async move {
+        let _ = stream.read(&mut [0; 16]).await;
+    });
+    let plaintext = raw(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    let silent =
+        raw(|mut stream| async move { while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {} });
+    let web = authority::web;
+    #[rustfmt::skip]
+    let cases = [
+        ("expired", serve(showing(&expired), web).await, "upstream-tls-expired", " days ago; renew it"),
+        ("future", serve(showing(&future), web).await, "upstream-tls-not-yet-valid", "set the clock"),
+        ("name", serve(showing(&other), web).await, "upstream-tls-wrong-name", "not for `localhost` but for other.test, *.wild.test, 192.0.2.1; set `server_name`"),
+        ("issuer", serve(showing(&theirs.issue(&here)), web).await, "upstream-tls-unknown-issuer", "name its CA as `ca`"),
+        ("renewed", serve(showing(&renewed.issue(&here)), web).await, "upstream-tls-unknown-issuer", "name its CA as `ca`"),
+        ("plaintext", plaintext.await, "upstream-tls-plaintext", "write `http://`"),
+        ("cut", cut.await, "upstream-tls-cut-off", "cut the handshake off"),
+        ("h2", serve(h2, web).await, "upstream-tls-incompatible", "NoApplicationProtocol"),
+        ("versions", alert(70).await, "upstream-tls-incompatible", "ProtocolVersion"),
+        ("unnamed", alert(112).await, "upstream-tls-unknown-name", "set `server_name`"),
+        ("oddly", alert(80).await, "upstream-tls", "InternalError"),
+        ("demand12", serve(ours.demanding(&good, &[&TLS12]), web).await, "upstream-tls-client-certificate", "demands a client certificate"),
+        ("demand13", serve(ours.demanding(&good, &[&TLS13]), web).await, "upstream-tls-client-certificate", "demands a client certificate"),
+        ("silent", silent.await, "upstream-dial", "dial_timeout"),
+    ];
+    let upstreams: Vec<_> = cases.iter().map(|&(name, port, ..)| (name, port, "ca = \"ca.pem\"")).collect();
+    let mut process = Process::start_in(&config(&upstreams), folder).await;
+    for (name, _, rule, cure) in cases {
+        for request in both(name) {
+            let answer = process.connect().await.ask(request).await;
+            assert_eq!(answer.status, if name == "silent" { 504 } else { 502 }, "{name}");
+            let event = process.event("upstream failed").await;
+            assert_eq!(event["rule"], rule, "{name}: {event}");
+            assert!(event["why"].as_str().unwrap().contains(cure), "{name}: {event}");
+            assert!(!answer.text().contains(cure), "not for clients: {}", answer.text());
+        }
+    }
+}
