@@ -17,6 +17,9 @@ pub enum LogFormat {
 /// Keeps the embedded echo's messages out of the log.
 const PAYLOADS_OUT: &str = "tungstenite=debug";
 
+/// Keeps out a second event for each refused upstream certificate: ours has the reason, the cure and the request.
+const REFUSALS_ONCE: &str = "rustls_platform_verifier=off";
+
 /// Sends events to standard error; `RUST_LOG` chooses which (default `info`).
 ///
 /// # Errors
@@ -32,6 +35,10 @@ pub fn install(format: LogFormat) -> Result<(), String> {
     let everything = filter.max_level_hint() == Some(LevelFilter::TRACE) && !filter.to_string().contains("tungstenite");
     let filter = match PAYLOADS_OUT.parse() {
         Ok(directive) if everything => filter.add_directive(directive),
+        _ => filter,
+    };
+    let filter = match REFUSALS_ONCE.parse() {
+        Ok(directive) if !filter.to_string().contains("rustls_platform_verifier") => filter.add_directive(directive),
         _ => filter,
     };
     let registry = tracing_subscriber::registry().with(filter);

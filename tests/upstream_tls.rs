@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::{
     authority::{self, Authority, raw, serve, showing},
     handshake,
-    process::Process,
+    process::{Process, shell},
 };
 
 /// One listener, and a route `/NAME` to each upstream.
@@ -88,4 +88,37 @@ async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
             assert!(!answer.text().contains(cure), "not for clients: {}", answer.text());
         }
     }
+}
+
+#[tokio::test]
+async fn without_a_ca_an_upstream_is_trusted_that_the_system_trusts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (system, theirs) = (Authority::new("system"), Authority::new("theirs"));
+    system.write(&folder.path().join("system.pem"));
+    let known = serve(showing(&system.issue(&["localhost"])), authority::web).await;
+    let unknown = serve(showing(&theirs.issue(&["localhost"])), authority::web).await;
+    let text = config(&[("known", known, ""), ("unknown", unknown, "")]);
+    let line = "SSL_CERT_FILE=system.pem exec \"$0\" --log-format json";
+    let mut process = Process::launch(&text, folder, "info", line).await;
+    let [plain, upgrade] = both("known");
+    assert_eq!(process.connect().await.ask(plain).await.text(), "ok");
+    assert_eq!(process.connect().await.ask(upgrade).await.status, 101);
+    assert_eq!(process.connect().await.ask(&both("unknown")[0]).await.status, 502);
+    assert_eq!(process.event("upstream failed").await["rule"], "upstream-tls-unknown-issuer");
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+    let twice = process.seen.iter().filter(|event| event["level"] == "ERROR").count();
+    assert_eq!(twice, 0, "told by others too: {:#?}", process.seen);
+}
+
+#[tokio::test]
+async fn a_system_without_roots_is_told_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("proxy.toml"), config(&[("u", 1, "")])).unwrap();
+    let output =
+        shell("SSL_CERT_FILE=/dev/null SSL_CERT_DIR=. exec \"$0\" check", folder.path(), "info").output().await;
+    let output = output.unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("upstream `u`: no root certificates found on this system"), "{text}");
 }

@@ -225,7 +225,7 @@ raw_table! {
     UpstreamTable {
         /// `http://host:port`, `https://host:port`, or `builtin:echo`.
         url: String,
-        /// For https: PEM file with the CA to trust. Default the system's roots.
+        /// For https: PEM file with the CAs to trust, and no others. Default what this system trusts.
         ca: String,
         /// For https: the name its certificate must be for. Default the host of the URL.
         server_name: String,

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod open_files;
 pub mod timer;
 pub mod tls;
+pub mod tls_client;
 pub mod tls_failure;
 pub mod tls_stream;
 mod wire;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
@@ -18,6 +18,7 @@ use rustls::{
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
+pub use super::tls_client::client_config;
 use super::{
     certificates::{self, Certificates},
     tls_stream::{self, ServerStream},
@@ -94,7 +95,7 @@ pub enum TlsError {
 }
 
 /// Names of ALPN (RFC 7301 §6).
-const HTTP1: &[u8] = b"http/1.1";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 const HTTP2: &[u8] = b"h2";
 
 /// For a listener that speaks HTTP/1.1 alone.
@@ -103,7 +104,7 @@ pub const ONLY_HTTP1: &[&[u8]] = &[HTTP1];
 /// For a listener that speaks HTTP/2 with whoever knows it.
 pub const HTTP2_FIRST: &[&[u8]] = &[HTTP2, HTTP1];
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
@@ -111,7 +112,7 @@ fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })
 }
 
-fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path, what)?;
     let not_pem = || TlsError::NotPem { what, label: "CERTIFICATE", path: path.to_owned() };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| not_pem())?;
@@ -160,34 +161,6 @@ pub fn server_config(
         .with_cert_resolver(certificates);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
-}
-
-/// The client side towards one upstream: roots from `ca`, or the system's.
-///
-/// # Errors
-/// See [`TlsError`].
-pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates(path, "CA certificate")? {
-                roots.add(certificate).map_err(|source| TlsError::BadRoot { path: path.to_owned(), source })?;
-            }
-        }
-        None => {
-            // One odd certificate among the system's must not take the others away; none at all is an error.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(TlsError::NoRoots);
-            }
-        }
-    }
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -106,9 +106,11 @@ where
 /// Answers requests on one connection until it ends: a handshake with 101, everything else with `ok`.
 pub(crate) async fn web(mut client: Client<TlsStream<TcpStream>>) {
     while let Some(head) = client.next_head().await {
-        let upgrade = head.contains("Upgrade: websocket");
-        client
-            .send(if upgrade { super::accepted("") } else { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into() })
-            .await;
+        if head.contains("Upgrade: websocket") {
+            client.send(super::accepted("")).await;
+            client.rest().await;
+            return;
+        }
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     }
 }

@@ -13,8 +13,8 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) mod doors;
 pub(crate) mod authority;
+pub(crate) mod doors;
 pub(crate) mod frames;
 pub(crate) mod process;
 

@@ -46,7 +46,7 @@ impl Process {
         Self::launch(config, tempfile::tempdir().unwrap(), filter, line).await
     }
 
-    async fn launch(config: &str, folder: TempDir, filter: &str, line: &str) -> Self {
+    pub(crate) async fn launch(config: &str, folder: TempDir, filter: &str, line: &str) -> Self {
         std::fs::write(folder.path().join("proxy.toml"), config).unwrap();
         let mut child = shell(line, folder.path(), filter).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
