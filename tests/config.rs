@@ -122,3 +122,19 @@ p.toml:5:8: another listener is named `l`; give each a name of its own
 p.toml:11:8: another route is named `app`; give each a name of its own";
     assert_eq!(errors, expected);
 }
+
+#[test]
+fn what_is_said_of_tls_with_an_upstream_must_have_a_meaning() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n\
+                [upstream.a]\nurl = \"https://a\"\ncertificate = \"a.pem\"\n\
+                [upstream.b]\nurl = \"https://b\"\nkey = \"b.key\"\n\
+                [upstream.c]\nurl = \"http://c\"\nca = \"c.pem\"\ncertificate = \"c.pem\"\nkey = \"c.key\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:7:15: `certificate` without `key`; name the PEM file with its private key
+p.toml:10:7: `key` without `certificate`; name the PEM file with the chain
+p.toml:13:6: `ca` is for https upstreams only; change the url or leave it out
+p.toml:14:15: `certificate` is for https upstreams only; change the url or leave it out
+p.toml:15:7: `key` is for https upstreams only; change the url or leave it out";
+    assert_eq!(errors, expected, "\n{errors}");
+}

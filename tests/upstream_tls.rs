@@ -2,9 +2,14 @@
 
 use rcgen::date_time_ymd;
 use rustls::version::{TLS12, TLS13};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
 
 use crate::support::{
+    Client,
     authority::{self, Authority, raw, serve, showing},
     handshake,
     process::{Process, shell},
@@ -121,4 +126,82 @@ async fn a_system_without_roots_is_told_before_the_start() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("upstream `u`: no root certificates found on this system"), "{text}");
+}
+
+/// Says whom it knows its client for.
+async fn who(mut client: Client<TlsStream<TcpStream>>) {
+    let leaf = client.stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    while client.next_head().await.is_some() {
+        let text = format!("{:?}", leaf.as_ref());
+        client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_and_read_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    ours.write(&folder.path().join("ca.pem"));
+    let server = ours.issue(&["localhost"]);
+    let (first, second) = (ours.issue(&["gate.test"]), ours.issue(&["gate.test"]));
+    first.write(folder.path(), "gate");
+    theirs.issue(&["gate.test"]).write(folder.path(), "stranger");
+    let (port12, port13) =
+        (serve(ours.demanding(&server, &[&TLS12]), who).await, serve(ours.demanding(&server, &[&TLS13]), who).await);
+    let trusted = "ca = \"ca.pem\"\npool_max_idle = 0\ncertificate = \"gate.pem\"\nkey = \"gate.key\"";
+    let strange = "ca = \"ca.pem\"\ncertificate = \"stranger.pem\"\nkey = \"stranger.key\"";
+    let text =
+        config(&[("12", port12, trusted), ("13", port13, trusted), ("s12", port12, strange), ("s13", port13, strange)]);
+    let mut process = Process::start_in(&text, folder).await;
+    for name in ["12", "13"] {
+        let answer = process.connect().await.ask(&both(name)[0]).await;
+        assert_eq!(answer.text(), format!("{:?}", first.certificate.as_ref()), "{name}");
+    }
+    for name in ["s12", "s13"] {
+        for request in both(name) {
+            assert_eq!(process.connect().await.ask(request).await.status, 502, "{name}");
+            let event = process.event("upstream failed").await;
+            assert_eq!(event["rule"], "upstream-tls-client-certificate-refused", "{event}");
+            assert!(event["why"].as_str().unwrap().contains("UnknownCA"), "{event}");
+        }
+    }
+    // A half-written pair is refused and the old one goes on; the whole one is shown from then on.
+    second.write(process.folder.path(), "gate");
+    std::fs::write(process.folder.path().join("gate.pem"), "").unwrap();
+    process.hang_up();
+    let refused = process.event("new certificates refused; the old ones go on serving").await;
+    assert!(refused["upstream"].is_string(), "{refused}");
+    second.write(process.folder.path(), "gate");
+    process.hang_up();
+    let read = "certificates read again; the next TLS handshake gets them";
+    while process.event(read).await["upstream"] != "13" {}
+    let answer = process.connect().await.ask(&both("13")[0]).await;
+    assert_eq!(answer.text(), format!("{:?}", second.certificate.as_ref()), "a resumed session shows the old one");
+}
+
+#[tokio::test]
+async fn an_address_is_checked_as_an_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new("ours");
+    ours.write(&folder.path().join("ca.pem"));
+    let port = serve(showing(&ours.issue(&["127.0.0.1", "::1", "named.test"])), authority::web).await;
+    let other = serve(showing(&ours.issue(&["localhost"])), authority::web).await;
+    let keys = |name: &str| format!("ca = \"ca.pem\"\nserver_name = \"{name}\"");
+    let (v4, v6, bracketed, named) = (keys("127.0.0.1"), keys("::1"), keys("[::1]"), keys("named.test"));
+    let by_url = config(&[("url", port, "ca = \"ca.pem\"")]).replace("localhost", "127.0.0.1");
+    let others = config(&[
+        ("v4", port, &v4),
+        ("v6", port, &v6),
+        ("bracketed", port, &bracketed),
+        ("named", port, &named),
+        ("wrong", other, &v4),
+    ]);
+    let text = format!("{by_url}{}", others.split_once("0\"\n").unwrap().1);
+    let mut process = Process::start_in(&text, folder).await;
+    for name in ["url", "v4", "v6", "bracketed", "named"] {
+        assert_eq!(process.connect().await.ask(&both(name)[0]).await.status, 200, "{name}");
+    }
+    assert_eq!(process.connect().await.ask(&both("wrong")[0]).await.status, 502);
+    let event = process.event("upstream failed").await;
+    assert!(event["why"].as_str().unwrap().contains("not for `127.0.0.1` but for localhost"), "{event}");
 }

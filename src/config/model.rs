@@ -275,13 +275,22 @@ pub enum Endpoint {
         host: String,
         /// Port.
         port: u16,
-        /// The name its certificate must be for.
-        server_name: String,
-        /// Roots; the system's when `None`.
-        ca: Option<PathBuf>,
+        /// Whom we trust there, and who we are.
+        tls: UpstreamTls,
     },
     /// `builtin:echo`
     BuiltinEcho,
+}
+
+/// TLS with an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The name its certificate must be for; a bare address has no brackets.
+    pub server_name: String,
+    /// The only roots; what the system trusts when `None`.
+    pub ca: Option<PathBuf>,
+    /// What we show when we are asked who we are.
+    pub pair: Option<PairFiles>,
 }
 
 /// What an upstream is told in `Host`.

@@ -229,6 +229,10 @@ raw_table! {
         ca: String,
         /// For https: the name its certificate must be for. Default the host of the URL.
         server_name: String,
+        /// For https: PEM file with the certificate chain that we show it when it asks, leaf first.
+        certificate: String,
+        /// For https: PEM file with the private key of that. The two are read again when they change.
+        key: String,
         /// Longest dial: name resolution, TCP and TLS together. Default `5s`. Answered with 504.
         dial_timeout: Span,
         /// Longest wait for a response head once the request is sent. Default `60s`. Answered with 504.

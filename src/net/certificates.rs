@@ -5,7 +5,10 @@ use std::{
     fmt,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +26,7 @@ use crate::config::model::{PairFiles, Unnamed};
 pub struct Certificates {
     unnamed: Unnamed,
     current: RwLock<Arc<[Pair]>>,
+    reloads: AtomicUsize,
 }
 
 /// How long one certificate is still good.
@@ -60,7 +64,7 @@ impl Certificates {
     /// # Errors
     /// The first that cannot be used; see [`TlsError`].
     pub fn load(files: &[PairFiles], unnamed: Unnamed) -> Result<Self, TlsError> {
-        Ok(Self { unnamed, current: RwLock::new(read(files)?) })
+        Ok(Self { unnamed, current: RwLock::new(read(files)?), reloads: AtomicUsize::new(0) })
     }
 
     /// Reads all pairs anew.
@@ -70,7 +74,13 @@ impl Certificates {
     pub fn reload(&self, files: &[PairFiles]) -> Result<(), TlsError> {
         let fresh = read(files)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.reloads.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// How often they have been replaced.
+    pub(super) fn reloads(&self) -> usize {
+        self.reloads.load(Ordering::Acquire)
     }
 
     fn current(&self) -> Arc<[Pair]> {
@@ -82,7 +92,7 @@ impl Certificates {
         self.current().iter().map(|pair| pair.validity.clone()).collect()
     }
 
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let pairs = self.current();
         let of_rank = |rank: Rank| pairs.iter().filter(move |pair| name.and_then(|name| pair.rank(name)) == Some(rank));
         let named: Vec<&Pair> = of_rank(Rank::Exact).chain(of_rank(Rank::Wildcard)).collect();

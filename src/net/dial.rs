@@ -2,11 +2,17 @@
 
 use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Wire, listener::prepare, tls_failure::TlsFailure, tls_stream};
+use super::{
+    Wire,
+    listener::prepare,
+    tls_client::{ClientTls, Identity},
+    tls_failure::TlsFailure,
+    tls_stream,
+};
 
 /// Why an endpoint could not be reached.
 #[derive(Debug, Error)]
@@ -54,7 +60,7 @@ impl DialError {
 pub struct Dialer {
     host: String,
     port: u16,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(Arc<ClientTls>, ServerName<'static>)>,
     limit: Duration,
 }
 
@@ -64,9 +70,14 @@ impl Dialer {
         Self { host, port, tls: None, limit }
     }
 
+    /// Who we are for the one that is reached, if anybody.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.tls.as_ref().and_then(|(tls, _)| tls.identity())
+    }
+
     /// Reaches `host:port` over TLS and expects a certificate for `name`.
-    pub fn tls(host: String, port: u16, limit: Duration, config: Arc<ClientConfig>, name: ServerName<'static>) -> Self {
-        Self { host, port, tls: Some((config, name)), limit }
+    pub fn tls(host: String, port: u16, limit: Duration, tls: Arc<ClientTls>, name: ServerName<'static>) -> Self {
+        Self { host, port, tls: Some((tls, name)), limit }
     }
 
     /// One fresh connection. The limit covers name resolution, TCP and TLS together.
@@ -90,12 +101,13 @@ impl Dialer {
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
-        let Some((config, name)) = &self.tls else {
+        let Some((tls, name)) = &self.tls else {
             return Ok(Wire::Tcp(stream));
         };
-        let stream = tls_stream::connect(Arc::clone(config), name.clone(), stream)
+        let config = tls.config();
+        let stream = tls_stream::connect(Arc::clone(&config), name.clone(), stream)
             .await
-            .map_err(|error| self.tls_failed(TlsFailure::of(error, config)))?;
+            .map_err(|error| self.tls_failed(TlsFailure::of(error, &config)))?;
         Ok(Wire::Boxed(stream))
     }
 
@@ -107,8 +119,8 @@ impl Dialer {
     ///
     /// With TLS 1.3 a client is done before the server has looked at its certificate.
     pub fn late_failure(&self, error: &(dyn StdError + 'static)) -> Option<DialError> {
-        let (config, _) = self.tls.as_ref()?;
-        TlsFailure::late(error, config).map(|reason| self.tls_failed(reason))
+        let (tls, _) = self.tls.as_ref()?;
+        TlsFailure::late(error, &tls.config()).map(|reason| self.tls_failed(reason))
     }
 }
 

@@ -1,28 +1,113 @@
-//! rustls towards upstreams: whom we trust.
+//! rustls towards upstreams: whom we trust, and who we are.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{
-    ClientConfig, Error, RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    ClientConfig, Error, RootCertStore, SignatureScheme,
+    client::{ResolvesClientCert, Resumption, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
+    sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
 
-use super::tls::{HTTP1, TlsError, certificates, provider};
+use super::{
+    certificates::{Certificates, Stamp},
+    tls::{HTTP1, TlsError, certificates, provider},
+};
+use crate::config::model::{PairFiles, Unnamed, UpstreamTls};
 
 /// The client side of TLS: certificates must lead to one in `ca`, or to a root of this system.
 ///
 /// # Errors
 /// See [`TlsError`].
 pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    config(ca, None)
+}
+
+/// The client side of TLS with one upstream.
+#[derive(Debug)]
+pub struct ClientTls {
+    /// For so many reloads of the identity.
+    config: Mutex<(usize, Arc<ClientConfig>)>,
+    identity: Option<Identity>,
+}
+
+/// A certificate of ours that upstreams are shown.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its files; just one pair.
+    pub files: Vec<PairFiles>,
+    /// As the files were before they were read.
+    pub stamp: Stamp,
+    /// What is shown now; a reload changes what the next handshake shows.
+    pub certificates: Arc<Certificates>,
+}
+
+impl Identity {
+    fn load(pair: &PairFiles) -> Result<Self, TlsError> {
+        let files = vec![pair.clone()];
+        let stamp = Stamp::of(&files);
+        let certificates = Arc::new(Certificates::load(&files, Unnamed::First)?);
+        Ok(Self { files, stamp, certificates })
+    }
+}
+
+impl ClientTls {
+    /// Reads all that its config names.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn load(tls: &UpstreamTls) -> Result<Self, TlsError> {
+        let identity = tls.pair.as_ref().map(Identity::load).transpose()?;
+        let shown = identity.as_ref().map(|identity| Arc::clone(&identity.certificates));
+        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), shown)?)), identity })
+    }
+
+    /// Who we are there, if anybody.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// For the next handshake.
+    pub(super) fn config(&self) -> Arc<ClientConfig> {
+        let reloads = self.identity.as_ref().map_or(0, |identity| identity.certificates.reloads());
+        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, config) = &mut *current;
+        if *known != reloads {
+            // A resumed session goes on with the certificate that it began with: a new one begins with none to resume.
+            let mut fresh = ClientConfig::clone(config);
+            fresh.resumption = Resumption::default();
+            (*known, *config) = (reloads, Arc::new(fresh));
+        }
+        Arc::clone(config)
+    }
+}
+
+impl ResolvesClientCert for Certificates {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Whatever authorities the upstream names: it says more about a certificate that it does not like than about none.
+        self.choose(None, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn config(ca: Option<&Path>, shown: Option<Arc<Certificates>>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let verifier = verifier(ca, &provider)?;
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match shown {
+        Some(certificates) => builder.with_client_cert_resolver(certificates),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![HTTP1.to_vec()];
     Ok(Arc::new(config))
 }

@@ -52,8 +52,11 @@ pub enum TlsFailure {
     #[error("it does not speak TLS on this port; write `http://`, or its TLS port")]
     Plaintext,
     /// We had no certificate to show.
-    #[error("it demands a client certificate")]
+    #[error("it demands a client certificate; name one as `certificate`, with its `key`")]
     ClientCertificateMissing,
+    /// It does not like the one that we showed.
+    #[error("it refuses our client certificate ({0:?}); renew `certificate`, or let the upstream trust its issuer")]
+    ClientCertificateRefused(AlertDescription),
     /// It has nothing for the name that was asked for.
     #[error("it has no certificate for the name it was asked for; set `server_name`")]
     UnknownName,
@@ -138,7 +141,7 @@ impl TlsFailure {
     }
 
     /// These alerts (RFC 8446 §6.2) say of a certificate that it is bad, and a server has been sent no other than ours.
-    fn of_our_certificate(alert: AlertDescription, _: &ClientConfig) -> Option<Self> {
+    fn of_our_certificate(alert: AlertDescription, config: &ClientConfig) -> Option<Self> {
         use AlertDescription as Alert;
         match alert {
             Alert::CertificateRequired
@@ -148,7 +151,15 @@ impl TlsFailure {
             | Alert::CertificateRevoked
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
-            | Alert::UnknownCA => Some(Self::ClientCertificateMissing),
+            | Alert::UnknownCA
+                if config.client_auth_cert_resolver.has_certs() =>
+            {
+                Some(Self::ClientCertificateRefused(alert))
+            }
+            // What a server says that got none depends on its library.
+            Alert::CertificateRequired | Alert::NoCertificate | Alert::BadCertificate | Alert::CertificateUnknown => {
+                Some(Self::ClientCertificateMissing)
+            }
             _ => None,
         }
     }
@@ -164,6 +175,7 @@ impl TlsFailure {
             Self::Certificate(_) => "upstream-tls-certificate",
             Self::Plaintext => "upstream-tls-plaintext",
             Self::ClientCertificateMissing => "upstream-tls-client-certificate",
+            Self::ClientCertificateRefused(_) => "upstream-tls-client-certificate-refused",
             Self::UnknownName => "upstream-tls-unknown-name",
             Self::Incompatible(_) => "upstream-tls-incompatible",
             Self::CutOff(_) => "upstream-tls-cut-off",

@@ -27,10 +27,29 @@ const WARN_DAYS: i64 = 14;
 /// How often it is warned of again.
 const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The certificates of one listener and what is known of their files.
+/// Who shows certificates; named in the log.
+#[derive(Clone, Debug)]
+pub(super) enum Holder {
+    /// A listener, to clients.
+    Listener(Arc<str>),
+    /// We, to an upstream.
+    Upstream(Arc<str>),
+}
+
+impl Holder {
+    fn listener(&self) -> Option<&str> {
+        if let Self::Listener(name) = self { Some(name) } else { None }
+    }
+
+    fn upstream(&self) -> Option<&str> {
+        if let Self::Upstream(name) = self { Some(name) } else { None }
+    }
+}
+
+/// The certificates of one holder and what is known of their files.
 #[derive(Debug)]
 pub(super) struct Kept {
-    listener: Arc<str>,
+    holder: Holder,
     files: Vec<PairFiles>,
     certificates: Arc<Certificates>,
     /// As they were when they were last read, whatever came of that.
@@ -41,13 +60,8 @@ pub(super) struct Kept {
 
 impl Kept {
     /// `stamp` was taken before the files were read: what changes meanwhile is seen later.
-    pub(super) fn new(
-        listener: Arc<str>,
-        files: Vec<PairFiles>,
-        certificates: Arc<Certificates>,
-        stamp: Stamp,
-    ) -> Self {
-        Self { listener, files, certificates, judged: stamp.clone(), seen: stamp }
+    pub(super) fn new(holder: Holder, files: Vec<PairFiles>, certificates: Arc<Certificates>, stamp: Stamp) -> Self {
+        Self { holder, files, certificates, judged: stamp.clone(), seen: stamp }
     }
 
     /// Reads them again if they have changed and the change is complete.
@@ -61,13 +75,15 @@ impl Kept {
 
     fn read(&mut self) {
         self.judged = Stamp::of(&self.files);
+        let (listener, upstream) = (self.holder.listener(), self.holder.upstream());
         match self.certificates.reload(&self.files) {
             Ok(()) => {
-                tracing::info!(listener = %self.listener, "certificates read again; the next TLS handshake gets them");
+                tracing::info!(listener, upstream, "certificates read again; the next TLS handshake gets them");
                 self.tell(i64::MAX);
             }
             Err(error) => tracing::error!(
-                listener = %self.listener,
+                listener,
+                upstream,
                 %error,
                 "new certificates refused; the old ones go on serving"
             ),
@@ -76,19 +92,20 @@ impl Kept {
 
     /// Says how long those are good that have no more than `most` days left.
     fn tell(&self, most: i64) {
+        let (listener, upstream) = (self.holder.listener(), self.holder.upstream());
         for validity in self.certificates.validities() {
             let days = validity.days_left(SystemTime::now());
             let certificate = validity.certificate.display();
             match days {
                 _ if days > most => {}
                 ..0 => {
-                    tracing::error!(listener = %self.listener, %certificate, days, "certificate has expired; renew it");
+                    tracing::error!(listener, upstream, %certificate, days, "certificate has expired; renew it");
                 }
                 0..WARN_DAYS => {
-                    tracing::warn!(listener = %self.listener, %certificate, days, "certificate expires soon; renew it");
+                    tracing::warn!(listener, upstream, %certificate, days, "certificate expires soon; renew it");
                 }
                 _ => {
-                    tracing::info!(listener = %self.listener, %certificate, days, names = ?validity.names, "certificate")
+                    tracing::info!(listener, upstream, %certificate, days, names = ?validity.names, "certificate")
                 }
             }
         }
@@ -107,7 +124,7 @@ pub(super) async fn until_stopped(kept: Vec<Kept>, orders: &mut mpsc::Receiver<O
     }
     loop {
         match orders.recv().await {
-            Some(Order::Reload) if none => tracing::info!("no listener has a certificate to read again"),
+            Some(Order::Reload) if none => tracing::info!("there is no certificate to read again"),
             Some(Order::Reload) => {
                 let _one_waits_already = wish.try_send(());
             }

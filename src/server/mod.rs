@@ -16,7 +16,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
 
-use keep_certificates::Kept;
+use keep_certificates::{Holder, Kept};
 
 use crate::{
     config::model::{Limits, Listener, ListenerTls, Model, PairFiles},
@@ -27,6 +27,7 @@ use crate::{
         development::{self, DevelopmentError},
         listener, open_files,
         tls::{self, TlsError},
+        tls_client::Identity,
     },
     registry::Registry,
     stack::LiveParts,
@@ -140,7 +141,8 @@ impl Bound {
         let pairs = self.listeners.iter().zip(&model.listeners);
         let kept = pairs.filter_map(|(bound, listener)| {
             let (tls, files) = (bound.tls.as_ref()?, listener.tls.as_ref()?.pairs.clone());
-            Some(Kept::new(Arc::clone(&bound.name), files, Arc::clone(&tls.certificates), tls.stamp.clone()))
+            let holder = Holder::Listener(Arc::clone(&bound.name));
+            Some(Kept::new(holder, files, Arc::clone(&tls.certificates), tls.stamp.clone()))
         });
         kept.collect()
     }
@@ -260,7 +262,10 @@ pub async fn run(model: Model, bound: Bound, mut orders: mpsc::Receiver<Order>) 
     }
     log_room(&model);
     let exchanges = Exchanges::new(&model, &live.tracker)?;
-    let kept = bound.kept(&model);
+    let mut kept = bound.kept(&model);
+    kept.extend(exchanges.identities().map(|(name, Identity { files, stamp, certificates })| {
+        Kept::new(Holder::Upstream(name.into()), files.clone(), Arc::clone(certificates), stamp.clone())
+    }));
     let workers = worker::start(&model, bound, &exchanges, &live)?;
     keep_certificates::until_stopped(kept, &mut orders).await;
     let outcome = shutdown::drain(&model.drain, &live, orders).await;

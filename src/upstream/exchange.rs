@@ -19,7 +19,8 @@ use crate::{
     net::{
         Wire,
         dial::{DialError, Dialer},
-        tls::{self, TlsError},
+        tls::TlsError,
+        tls_client::{ClientTls, Identity},
     },
     protocol::body::Body,
 };
@@ -72,6 +73,14 @@ impl Exchanges {
         Ok(Self { all: all.into() })
     }
 
+    /// The certificates that upstreams are shown, by the upstream's name.
+    pub fn identities(&self) -> impl Iterator<Item = (&str, &Identity)> {
+        self.all.iter().filter_map(|exchange| match &*exchange.connector.reach {
+            Reach::Dial(dialer) => Some((exchange.upstream.name.as_str(), dialer.identity()?)),
+            Reach::BuiltinEcho(_) => None,
+        })
+    }
+
     /// The same ways with connection pools of their own, for another thread.
     #[must_use]
     pub fn with_own_pools(&self) -> Self {
@@ -116,14 +125,14 @@ impl Exchange {
         let reach = match &upstream.endpoint {
             Endpoint::BuiltinEcho => Reach::BuiltinEcho(tracker.clone()),
             Endpoint::Tcp { host, port } => Reach::Dial(Dialer::plain(host.clone(), *port, limit)),
-            Endpoint::Tls { host, port, server_name, ca } => {
-                let config = tls::client_config(ca.as_deref())
+            Endpoint::Tls { host, port, tls } => {
+                let config = ClientTls::load(tls)
                     .map_err(|source| SetupError::Tls { upstream: upstream.name.clone(), source: Box::new(source) })?;
-                let name = ServerName::try_from(server_name.clone()).map_err(|_| SetupError::ServerName {
+                let name = ServerName::try_from(tls.server_name.clone()).map_err(|_| SetupError::ServerName {
                     upstream: upstream.name.clone(),
-                    name: server_name.clone(),
+                    name: tls.server_name.clone(),
                 })?;
-                Reach::Dial(Dialer::tls(host.clone(), *port, limit, config, name))
+                Reach::Dial(Dialer::tls(host.clone(), *port, limit, Arc::new(config), name))
             }
         };
         let connector = Connector { reach: Arc::new(reach) };

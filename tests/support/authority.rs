@@ -22,6 +22,18 @@ pub(crate) struct Issued {
     pub(crate) key: KeyPair,
 }
 
+impl Issued {
+    /// Writes `NAME.pem` and `NAME.key`.
+    pub(crate) fn write(&self, folder: &Path, name: &str) {
+        let pem = |kind: &str, der: &[u8]| {
+            use base64::{Engine, engine::general_purpose::STANDARD};
+            format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(der))
+        };
+        std::fs::write(folder.join(format!("{name}.key")), self.key.serialize_pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), pem("CERTIFICATE", &self.certificate)).unwrap();
+    }
+}
+
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();

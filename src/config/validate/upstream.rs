@@ -1,12 +1,12 @@
 //! The upstreams.
 
-use std::{path::Path, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use super::{number, span};
 use crate::{
     config::{
         error::Problems,
-        model::{Endpoint, HostHeader, Upstream},
+        model::{Endpoint, HostHeader, PairFiles, Upstream, UpstreamTls},
         raw,
         reader::Given,
     },
@@ -28,17 +28,13 @@ pub(super) fn upstream(
         problems.at(&place, format!("the upstream `{name}` has no `url`; write `url = \"http://127.0.0.1:9000\"`"));
         return None;
     };
-    let only_https: [(&str, Option<&Given<String>>); 2] =
-        [("ca", raw.ca.as_ref()), ("server_name", raw.server_name.as_ref())];
+    let tls = TlsKeys { ca: raw.ca, server_name: raw.server_name, certificate: raw.certificate, key: raw.key };
     if !url.value.starts_with("https://") {
-        for (key, given) in only_https {
-            if let Some(given) = given {
-                problems
-                    .at(&given.span, format!("`{key}` is for https upstreams only; change the url or leave it out"));
-            }
+        for (key, span) in tls.given() {
+            problems.at(&span, format!("`{key}` is for https upstreams only; change the url or leave it out"));
         }
     }
-    let endpoint = endpoint(&url, raw.ca, raw.server_name, folder, problems)?;
+    let endpoint = endpoint(&url, tls, folder, problems)?;
     Some(Upstream {
         name,
         endpoint,
@@ -53,13 +49,51 @@ pub(super) fn upstream(
     })
 }
 
-fn endpoint(
-    url: &Given<String>,
+/// What is for https alone.
+struct TlsKeys {
     ca: Option<Given<String>>,
     server_name: Option<Given<String>>,
-    folder: &Path,
-    problems: &mut Problems<'_>,
-) -> Option<Endpoint> {
+    certificate: Option<Given<String>>,
+    key: Option<Given<String>>,
+}
+
+impl TlsKeys {
+    /// Those that stand in the file.
+    fn given(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        let texts = [
+            ("ca", &self.ca),
+            ("server_name", &self.server_name),
+            ("certificate", &self.certificate),
+            ("key", &self.key),
+        ];
+        texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.span.clone())))
+    }
+
+    fn model(self, host: &str, folder: &Path, problems: &mut Problems<'_>) -> UpstreamTls {
+        let host = self.server_name.map_or_else(|| host.to_owned(), |given| given.value);
+        let pair = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => {
+                Some(PairFiles { certificate: folder.join(certificate.value), key: folder.join(key.value) })
+            }
+            (Some(alone), None) => {
+                problems.at(&alone.span, "`certificate` without `key`; name the PEM file with its private key");
+                None
+            }
+            (None, Some(alone)) => {
+                problems.at(&alone.span, "`key` without `certificate`; name the PEM file with the chain");
+                None
+            }
+            (None, None) => None,
+        };
+        UpstreamTls {
+            server_name: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            ca: self.ca.map(|given| folder.join(given.value)),
+            pair,
+        }
+    }
+}
+
+fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Problems<'_>) -> Option<Endpoint> {
     const EXPECTED: &str = "expected `http://host:port`, `https://host:port` or `builtin:echo`";
     if url.value == "builtin:echo" {
         return Some(Endpoint::BuiltinEcho);
@@ -91,7 +125,6 @@ fn endpoint(
     if default_port == 80 {
         return Some(Endpoint::Tcp { host, port });
     }
-    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let server_name = server_name.map_or(bare, |given| given.value);
-    Some(Endpoint::Tls { host, port, server_name, ca: ca.map(|given| folder.join(given.value)) })
+    let tls = tls.model(&host, folder, problems);
+    Some(Endpoint::Tls { host, port, tls })
 }
