@@ -80,7 +80,7 @@ max_head_size = "1MiB"
     let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
     let expected = "\
 p.toml:1:1: unknown key `vai`; did you mean `via`?
-p.toml:2:20: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`
+p.toml:2:20: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`, or `unix`
 p.toml:5:10: `8080` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`
 p.toml:6:1: unknown key `max_conections`; did you mean `max_connections`?
 p.toml:9:8: `a.example:80` can never match a host; expected `example.com`, `*.example.com` or `*`, without a port

@@ -13,6 +13,7 @@
 mod architecture;
 mod certificates;
 mod cli;
+mod client_address;
 mod config;
 mod drain;
 mod handshake;

@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use super::relay_policy::Policy;
-use crate::protocol::{forwarded::Cidr, origin::OriginPolicy, websocket::Waivers};
+use crate::protocol::{
+    client_address::{TrustedFields, TrustedPeer},
+    origin::OriginPolicy,
+    websocket::Waivers,
+};
 
 /// All of it.
 #[derive(Clone, Debug)]
@@ -19,7 +23,9 @@ pub struct Model {
     /// Our name in `Via`.
     pub via: String,
     /// Peers that may say who called them.
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<TrustedPeer>,
+    /// The fields in which they say it.
+    pub trusted_fields: TrustedFields,
     /// How a stop goes.
     pub drain: Drain,
     /// Threads that carry the traffic; `None` is one per core.

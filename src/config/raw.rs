@@ -16,10 +16,14 @@ raw_table! {
         via: String,
         /// Threads that carry the traffic: a number, or `auto` for one per core. Default `auto`.
         workers: Workers,
-        /// Peers (addresses or networks) whose `X-Forwarded-*` and `Forwarded` are believed and added to. Default none:
-        /// what anyone else says is replaced. List the load balancer in front of switchgate here;
-        /// without it, `same-origin` behind a balancer that ends TLS means `http://…` and refuses `https` pages.
+        /// Peers (addresses, networks, or `unix` for those that come over a Unix-domain socket) that are believed when
+        /// they say who the client is. Default none: what anyone else says is replaced. List the load balancer in front
+        /// of switchgate here; without it, `same-origin` behind a balancer that ends TLS means `http://…` and refuses
+        /// `https` pages.
         trusted_proxies: OneOrMany,
+        /// The fields in which they say it. Default `x-forwarded`. Choose those that your balancer sets: the others it
+        /// may pass on from the client as they are, so they are not read.
+        trusted_fields: TrustedFieldsWord,
         /// Bounds of every downstream connection.
         limits: LimitsTable,
         /// What may stand in the log beyond what always does.
@@ -243,6 +247,16 @@ raw_table! {
         pool_idle_timeout: Span,
         /// Most idle connections kept. Default 64.
         pool_max_idle: usize,
+    }
+}
+
+raw_choice! {
+    /// The fields in which trusted proxies say who the client is.
+    TrustedFieldsWord {
+        /// `X-Forwarded-For`, `-Proto` and `-Host`.
+        XForwarded = "x-forwarded",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
     }
 }
 

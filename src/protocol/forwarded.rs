@@ -7,11 +7,12 @@ use http::{
     header::{FORWARDED, VIA},
 };
 
-use super::{address::PeerAddress, token_list};
+use super::{address::PeerAddress, client_address::Told, request_target::Authority, token_list};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Other fields that say where a request came from; from a peer nobody vouches for they are dropped.
 fn is_hearsay(name: &str) -> bool {
@@ -29,9 +30,9 @@ fn is_hearsay(name: &str) -> bool {
 /// Whether the peer may speak for the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It is replaced, whatever it says.
+    /// Whatever it says is replaced.
     Untrusted,
-    /// It is added to.
+    /// What it says is believed.
     Trusted,
 }
 
@@ -61,30 +62,40 @@ pub struct Hop<'a> {
     pub scheme: &'a str,
     /// The authority it asked for.
     pub host: &'a str,
-    /// What it may say.
-    pub trust: Trust,
+    /// What it tells of the hops before it.
+    pub told: &'a Told,
 }
 
 /// Writes `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`.
+///
+/// All of them say the same, the hops from the client to the peer, whichever of them were read and whatever else was in
+/// them: whoever reads them comes to the client that we have come to.
 pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    remove_untold(headers, hop.trust);
-    match hop.trust {
-        Trust::Untrusted => {
-            set(headers, FOR, &hop.peer.text);
-            set(headers, PROTO, hop.scheme);
-            set(headers, HOST, hop.host);
-            put(headers, FORWARDED, HeaderValue::try_from(element(hop)));
-        }
-        Trust::Trusted => {
-            extend(headers, FOR, &hop.peer.text);
-            extend(headers, FORWARDED, &element(hop));
-            let scheme = client_scheme(headers, hop.trust, hop.scheme);
-            set(headers, PROTO, scheme);
-            if headers.get_all(HOST).iter().count() != 1 {
-                set(headers, HOST, hop.host);
-            }
-        }
+    let Hop { peer, told, .. } = hop;
+    remove_untold(headers, told.trust);
+    let scheme = told.scheme.unwrap_or(hop.scheme);
+    let host = told.host.as_ref().map_or(hop.host, Authority::as_str);
+    set(headers, PROTO, scheme);
+    set(headers, HOST, host);
+    let Some((first, between)) = told.hops.split_first() else {
+        set(headers, FOR, &peer.text);
+        set(headers, FORWARDED, &element(peer, Some((host, scheme))));
+        return replace(headers, REAL_IP, &peer.text);
+    };
+    let client = Peer::from(*first);
+    let (mut addresses, mut elements) = (client.text.clone(), element(&client, Some((host, scheme))));
+    let mut add = |peer: &Peer, facts| {
+        addresses.extend([", ", &peer.text]);
+        elements.extend([", ", &element(peer, facts)]);
+    };
+    between.iter().for_each(|address| add(&Peer::from(*address), None));
+    // A peer on this machine is no hop that anyone could name.
+    if peer.address.is_some() {
+        add(peer, Some((hop.host, hop.scheme)));
     }
+    set(headers, FOR, &addresses);
+    set(headers, FORWARDED, &elements);
+    replace(headers, REAL_IP, &client.text);
 }
 
 /// Removes what an untrusted peer may not say, and forwarding fields spelt with underscores, whoever sends them.
@@ -103,24 +114,21 @@ fn remove_untold(headers: &mut HeaderMap, trust: Trust) {
     }
 }
 
-/// The scheme the client used, as far as a trusted peer tells; else `own`.
-pub fn client_scheme<'a>(headers: &HeaderMap, trust: Trust, own: &'a str) -> &'a str {
-    if trust == Trust::Untrusted {
-        return own;
-    }
-    match token_list::members(headers.get_all(PROTO)).next() {
-        Some(told) if told.eq_ignore_ascii_case("https") || told.eq_ignore_ascii_case("wss") => "https",
-        Some(told) if told.eq_ignore_ascii_case("http") || told.eq_ignore_ascii_case("ws") => "http",
-        _ => own,
-    }
-}
-
-fn element(hop: &Hop<'_>) -> String {
-    let Peer { address, text } = hop.peer;
+/// Who called, and the host and scheme of that call.
+fn element(peer: &Peer, call: Option<(&str, &str)>) -> String {
+    let Peer { address, text } = peer;
     // RFC 7239 section 6.1: brackets around IPv6, and quotes because of the colons.
     let (before, after) = if address.is_some_and(|address| address.is_ipv6()) { ("\"[", "]\"") } else { ("", "") };
-    let quote = if token_list::is_token(hop.host) { "" } else { "\"" };
-    ["for=", before, text, after, ";host=", quote, hop.host, quote, ";proto=", hop.scheme].concat()
+    let Some((host, scheme)) = call else { return ["for=", before, text, after].concat() };
+    let quote = if token_list::is_token(host) { "" } else { "\"" };
+    ["for=", before, text, after, ";host=", quote, host, quote, ";proto=", scheme].concat()
+}
+
+/// Corrects a field where there is one.
+fn replace(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if headers.contains_key(&name) {
+        set(headers, name, value);
+    }
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -230,13 +238,18 @@ impl Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::client_address::TrustedFields;
 
     fn peer(address: &str) -> Peer {
         PeerAddress::Ip(address.parse().unwrap()).into()
     }
 
-    fn hop(peer: &Peer, trust: Trust) -> Hop<'_> {
-        Hop { peer, scheme: "https", host: "gate.example:8443", trust }
+    fn hop<'a>(peer: &'a Peer, told: &'a Told) -> Hop<'a> {
+        Hop { peer, scheme: "https", host: "gate.example:8443", told }
+    }
+
+    fn told(headers: &HeaderMap) -> Told {
+        Told::read(headers, TrustedFields::XForwarded, &["10.0.0.0/8".parse().unwrap()])
     }
 
     fn spoofed() -> HeaderMap {
@@ -253,7 +266,7 @@ mod tests {
     #[test]
     fn what_an_untrusted_peer_says_is_replaced() {
         let mut headers = spoofed();
-        apply(&mut headers, &hop(&peer("2001:db8::1"), Trust::Untrusted));
+        apply(&mut headers, &hop(&peer("2001:db8::1"), &Told::NOTHING));
         assert_eq!(headers[FOR], "2001:db8::1");
         assert_eq!(headers[PROTO], "https");
         assert_eq!(headers[HOST], "gate.example:8443");
@@ -264,26 +277,61 @@ mod tests {
 
     #[test]
     fn a_field_that_a_cgi_backend_takes_for_ours_is_dropped() {
-        for trust in [Trust::Untrusted, Trust::Trusted] {
+        for told in [Told::NOTHING, told(&HeaderMap::new())] {
             let mut headers = HeaderMap::new();
             for name in ["x_forwarded_for", "x-forwarded_proto", "x_forwarded-anything", "x_real_ip"] {
                 headers.append(name, HeaderValue::from_static("1.1.1.1"));
             }
             headers.append("my_field", HeaderValue::from_static("stays"));
-            apply(&mut headers, &hop(&peer("10.0.0.1"), trust));
+            apply(&mut headers, &hop(&peer("10.0.0.1"), &told));
             let left: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
-            assert_eq!(left, ["my_field"], "{trust:?}");
+            assert_eq!(left, ["my_field"], "{told:?}");
         }
     }
 
     #[test]
-    fn what_a_trusted_peer_says_is_added_to() {
+    fn what_a_trusted_peer_says_is_passed_on_as_far_as_it_is_believed() {
         let mut headers = spoofed();
-        apply(&mut headers, &hop(&peer("::ffff:10.0.0.1"), Trust::Trusted));
-        assert_eq!(headers[FOR], "1.1.1.1, 2.2.2.2, 10.0.0.1");
+        headers.append(FOR, HeaderValue::from_static("[2001:db8::2]:80, 10.0.0.2"));
+        let read = told(&headers);
+        apply(&mut headers, &hop(&peer("::ffff:10.0.0.1"), &read));
+        assert_eq!(headers[FOR], "2001:db8::2, 10.0.0.2, 10.0.0.1");
         assert_eq!(headers[PROTO], "http");
         assert_eq!(headers[HOST], "other.example");
-        assert_eq!(headers[FORWARDED], "for=1.1.1.1, for=10.0.0.1;host=\"gate.example:8443\";proto=https");
+        assert_eq!(headers["x-real-ip"], "2001:db8::2");
+        assert_eq!(
+            headers[FORWARDED],
+            "for=\"[2001:db8::2]\";host=other.example;proto=http, for=10.0.0.2, \
+             for=10.0.0.1;host=\"gate.example:8443\";proto=https"
+        );
+        for name in [FOR, FORWARDED] {
+            assert_eq!(headers.get_all(name).iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_trusted_peer_on_this_machine_stands_between_but_has_no_address() {
+        let (mut headers, local) = (spoofed(), Peer::from(PeerAddress::Local));
+        let read = told(&headers);
+        apply(&mut headers, &hop(&local, &read));
+        assert_eq!(headers[FOR], "2.2.2.2");
+        assert_eq!(headers[FORWARDED], "for=2.2.2.2;host=other.example;proto=http");
+        apply(&mut headers, &hop(&local, &Told::NOTHING));
+        assert_eq!(headers[FORWARDED], "for=unknown;host=\"gate.example:8443\";proto=https");
+    }
+
+    #[test]
+    fn what_we_pass_on_leads_the_next_of_us_to_the_same_client() {
+        for fields in [TrustedFields::XForwarded, TrustedFields::Forwarded] {
+            let mut headers = spoofed();
+            headers.append(FOR, HeaderValue::from_static("[2001:db8::2]:80, 10.0.0.2"));
+            let first = told(&headers);
+            apply(&mut headers, &hop(&peer("10.0.0.1"), &first));
+            let next = Told::read(&headers, fields, &["10.0.0.0/8".parse().unwrap()]);
+            let us = PeerAddress::Ip([10, 0, 0, 9].into());
+            assert_eq!(next.client(us).ip(), first.client(us).ip());
+            assert_eq!((next.scheme, &next.host), (first.scheme, &first.host));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod body;
 pub mod chunked;
+pub mod client_address;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod http2;

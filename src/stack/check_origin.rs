@@ -1,6 +1,6 @@
 //! Refuses requests whose `Origin` the route does not list (RFC 6455 §10.2).
 //!
-//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`. Writes nothing. Refuses with 403.
+//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Told`. Writes nothing. Refuses with 403.
 
 use std::sync::Arc;
 
@@ -10,12 +10,11 @@ use super::{
     error::ProxyError,
     facts::{self, MatchedRoute},
     shown,
-    trust::TrustedProxies,
 };
 use crate::{
     downstream::Connection,
     protocol::{
-        forwarded,
+        client_address::Told,
         origin::{ApplyTo, Mode, Origin},
         request_target::Target,
         upgrade::Intent,
@@ -23,7 +22,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct CheckOrigin(pub(super) TrustedProxies);
+pub(super) struct CheckOrigin;
 
 impl Check for CheckOrigin {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
@@ -32,7 +31,7 @@ impl Check for CheckOrigin {
         if intent != Intent::WebSocket && route.origin.apply_to != ApplyTo::All {
             return Ok(());
         }
-        let own = self.client_facing(request)?;
+        let own = client_facing(request)?;
         match route.origin.check(request.headers(), &own) {
             Err(refusal) if route.origin.mode == Mode::Report => {
                 tracing::warn!(route = %route.name, rule = refusal.rule(), origin = %shown::origin(request.headers()), "origin would be refused (mode = report)");
@@ -50,13 +49,15 @@ impl Check for CheckOrigin {
     }
 }
 
-impl CheckOrigin {
-    /// The origin under which the client reached us, as far as a trusted proxy in front tells.
-    fn client_facing(&self, request: &Request) -> Result<Origin, ProxyError> {
-        let connection: Arc<Connection> = facts::expect(request.extensions())?;
-        let target: Arc<Target> = facts::expect(request.extensions())?;
-        let trust = self.0.trust(connection.remote);
-        let scheme = forwarded::client_scheme(request.headers(), trust, connection.scheme());
-        Ok(Origin::of(scheme, target.authority.host(), target.authority.port()))
-    }
+/// The origin under which the client reached us, as far as a trusted proxy in front tells.
+///
+/// A balancer that sets no such field passes on the client's. No page can make a browser send one with its WebSocket,
+/// and whoever is no browser can write any `Origin` too.
+fn client_facing(request: &Request) -> Result<Origin, ProxyError> {
+    let connection: Arc<Connection> = facts::expect(request.extensions())?;
+    let target: Arc<Target> = facts::expect(request.extensions())?;
+    let told: Arc<Told> = facts::expect(request.extensions())?;
+    let scheme = told.scheme.unwrap_or(connection.scheme());
+    let authority = told.host.as_ref().unwrap_or(&target.authority);
+    Ok(Origin::of(scheme, authority.host(), authority.port()))
 }

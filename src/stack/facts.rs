@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe` |
 //! | [`RequestId`] | `observe` | `respond`, `switch` |
-//! | [`Client`] | `identify_client` | `switch` |
+//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `switch`, `rewrite` |
 //! | `Arc<Target>` | `check_request` | `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `switch`, `verify_accept`, `rewrite`, `forward` |

@@ -18,7 +18,6 @@ mod respond;
 mod rewrite;
 mod shown;
 mod switch;
-mod trust;
 mod verify_accept;
 
 use std::{
@@ -65,15 +64,16 @@ impl<S> Stack for S where
 ///
 /// It cannot fail: every error has become a response.
 pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stack {
-    let trusted = trust::TrustedProxies(model.trusted_proxies.clone().into());
+    let identify_client = identify_client::IdentifyClient::new(&model.trusted_proxies, model.trusted_fields);
     ServiceBuilder::new()
         // Outermost, so that every answer has an id and a line in the log.
         .layer(observe::ObserveLayer { options: model.log, next_id: Arc::clone(&live.next_id) })
         // Everything further in may fail; here it becomes a response.
         .layer(respond::RespondLayer)
-        // What was malformed has a stand-in's head: nothing may look at it before this.
+        // Before the first refusal, which has a line in the log; the stand-in of what was malformed tells nothing.
+        .layer(check::CheckLayer(identify_client))
+        // What was malformed has a stand-in's head: nothing may look at the rest of it before this.
         .layer(check::CheckLayer(check_request::CheckRequest))
-        .layer(check::CheckLayer(identify_client::IdentifyClient))
         // Every policy hangs on the route.
         .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
         .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))
@@ -81,11 +81,11 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(check::CheckLayer(admit::Admit { tracker: live.tracker.clone(), spread: model.drain.spread }))
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
-        .layer(check::CheckLayer(check_origin::CheckOrigin(trusted.clone())))
+        .layer(check::CheckLayer(check_origin::CheckOrigin))
         // Outside the verification: only a verified 101 may switch.
         .layer(switch::SwitchLayer { tracker: live.tracker.clone(), registry: live.registry.clone() })
         .layer(verify_accept::VerifyAcceptLayer)
         // Innermost but one: the checks above have seen the request as the client wrote it.
-        .layer(rewrite::RewriteLayer { via: Arc::new(forwarded::Via::new(&model.via)), trusted })
+        .layer(rewrite::RewriteLayer { via: Arc::new(forwarded::Via::new(&model.via)) })
         .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout })
 }

@@ -27,7 +27,7 @@ use tracing::{Instrument, Span, field};
 use super::{Request, Response, facts::RequestId, respond::Refused, shown};
 use crate::{
     config::model::LogOptions,
-    downstream::{Connection, Malformed},
+    downstream::Malformed,
     protocol::body::{Body, BodyError},
 };
 
@@ -95,6 +95,7 @@ impl ObserveLayer {
             "request",
             %id,
             client = field::Empty,
+            peer = field::Empty,
             method = field::Empty,
             host = field::Empty,
             path = field::Empty,
@@ -108,9 +109,6 @@ impl ObserveLayer {
         if span.is_disabled() {
             // Nobody will read it: nothing is put together for it.
             return span;
-        }
-        if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
-            span.record("client", field::display(connection.remote));
         }
         if request.extensions().get::<Malformed>().is_some() {
             // What is here stands in for a head that could not be read: none of it is the client's.

@@ -1,6 +1,6 @@
 //! Drops hop-by-hop fields, restores the upgrade pair, adds forwarding fields (RFC 9110 §7.6).
 //!
-//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`. Refuses a request that goes in a circle with 508.
+//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Told`. Refuses a request that goes in a circle with 508.
 
 use std::{
     sync::Arc,
@@ -22,12 +22,12 @@ use super::{
     Request, Response,
     error::ProxyError,
     facts::{self, MatchedRoute},
-    trust::TrustedProxies,
 };
 use crate::{
     config::model::{Endpoint, HostHeader, Upstream},
     downstream::Connection,
     protocol::{
+        client_address::Told,
         forwarded::{self, Hop, Via},
         hop_by_hop,
         request_target::Target,
@@ -42,7 +42,6 @@ const MAX_PASSES: usize = 8;
 #[derive(Clone, Debug)]
 pub(super) struct RewriteLayer {
     pub(super) via: Arc<Via>,
-    pub(super) trusted: TrustedProxies,
 }
 
 impl<S> Layer<S> for RewriteLayer {
@@ -86,6 +85,7 @@ impl RewriteLayer {
         let intent: Intent = facts::expect(request.extensions())?;
         let target: Arc<Target> = facts::expect(request.extensions())?;
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
+        let told: Arc<Told> = facts::expect(request.extensions())?;
         let version = request.version();
         *request.uri_mut() = origin_form(request.uri());
         *request.version_mut() = http::Version::HTTP_11;
@@ -109,12 +109,7 @@ impl RewriteLayer {
             Intent::None | Intent::Other => {}
         }
         let authority = target.authority.as_str();
-        let hop = Hop {
-            peer: &connection.peer,
-            scheme: connection.scheme(),
-            host: authority,
-            trust: self.trusted.trust(connection.remote),
-        };
+        let hop = Hop { peer: &connection.peer, scheme: connection.scheme(), host: authority, told: &told };
         forwarded::apply(headers, &hop);
         self.via.push(headers, version);
         let host = match upstream_host(&route.upstream) {

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, Either};
 use http::{
-    StatusCode, Version,
+    StatusCode,
     header::{CONTENT_LENGTH, ORIGIN},
 };
 use tokio::net::TcpStream;
@@ -129,7 +129,6 @@ struct Opened {
     origin: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
     session: Session,
-    http2: bool,
 }
 
 impl Opened {
@@ -140,7 +139,6 @@ impl Opened {
         Ok(Self {
             id: facts::expect(extensions)?,
             client,
-            http2: request.version() == Version::HTTP_2,
             connection: facts::expect(extensions)?,
             session: Session { extensions: Extensions::None, max_lifetime: route.relay.max_lifetime.map(lifetime) },
             route,
@@ -167,11 +165,11 @@ impl Opened {
             tracing::info!(id = %self.id, route = %self.route.name, client = %self.client, "client left before its 101");
             return;
         };
-        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session, http2 } = self;
+        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session } = self;
         let policy = Arc::clone(&route.relay);
         let listed = registry.open(registry::Opening { id, client, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
-        log_open(listed.entry(), connection.tls.is_some(), http2);
+        log_open(listed.entry(), &connection);
         let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
         tracker.relay(Carried { relay, _place: connection.place() });
     }
@@ -209,13 +207,14 @@ fn code(goodbye: Option<&Goodbye>) -> u16 {
     }
 }
 
-fn log_open(entry: &Entry, tls: bool, http2: bool) {
+fn log_open(entry: &Entry, connection: &Connection) {
     tracing::info!(
         id = %RequestId(entry.id),
         route = %entry.route.name,
         client = %entry.client,
-        tls,
-        http2,
+        peer = (connection.remote != entry.client).then(|| tracing::field::display(connection.remote)),
+        tls = connection.tls.is_some(),
+        http2 = connection.tls.as_ref().is_some_and(|tls| tls.http2),
         origin = entry.origin.as_deref().unwrap_or("absent"),
         upstream = %entry.route.upstream.name,
         subprotocol = entry.subprotocol.as_deref().unwrap_or("none"),

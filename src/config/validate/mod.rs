@@ -19,7 +19,10 @@ use super::{
     raw,
     reader::{Given, OneOrMany, Size, Span},
 };
-use crate::protocol::{forwarded::Cidr, token_list::is_token};
+use crate::protocol::{
+    client_address::{TrustedFields, TrustedPeer},
+    token_list::is_token,
+};
 
 /// `None` when something without which there is no model is missing; `problems` says what.
 pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'_>) -> Option<Model> {
@@ -49,7 +52,11 @@ pub(super) fn validate(file: raw::File, folder: &Path, problems: &mut Problems<'
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits(file.limits.map(|given| given.value).unwrap_or_default(), problems),
         via,
-        trusted_proxies: networks(file.trusted_proxies, problems),
+        trusted_proxies: trusted_peers(file.trusted_proxies, problems),
+        trusted_fields: match file.trusted_fields.map(|given| given.value) {
+            None | Some(raw::TrustedFieldsWord::XForwarded) => TrustedFields::XForwarded,
+            Some(raw::TrustedFieldsWord::Forwarded) => TrustedFields::Forwarded,
+        },
         drain: relay::drain(file.drain.map(|given| given.value).unwrap_or_default(), problems),
         workers: file.workers.and_then(|given| given.value.0),
         log: LogOptions { query: flag(log.query), cookies: flag(log.cookies), authorization: flag(log.authorization) },
@@ -109,14 +116,13 @@ fn limits(raw: raw::LimitsTable, problems: &mut Problems<'_>) -> Limits {
     }
 }
 
-fn networks(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<Cidr> {
+fn trusted_peers(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<TrustedPeer> {
     let texts = given.map(|given| given.value.0).unwrap_or_default();
-    texts
-        .iter()
-        .filter_map(|text| {
-            text.value.parse().map_err(|error| problems.at(&text.span, format!("`{}`: {error}", text.value))).ok()
-        })
-        .collect()
+    let each = texts.iter().filter_map(|text| {
+        let wrong = |error| problems.at(&text.span, format!("`{}`: {error}, or `unix`", text.value));
+        text.value.parse().map_err(wrong).ok()
+    });
+    each.collect()
 }
 
 /// Names stand in logs and counters, where two of a kind could not be told apart.
