@@ -138,3 +138,18 @@ p.toml:14:15: `certificate` is for https upstreams only; change the url or leave
 p.toml:15:7: `key` is for https upstreams only; change the url or leave it out";
     assert_eq!(errors, expected, "\n{errors}");
 }
+
+#[test]
+fn a_proxy_header_is_believed_of_somebody_in_particular() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\nproxy_protocol = { timeout = \"off\" }\n\
+                [[listener]]\nlisten = \"127.0.0.1:0\"\nproxy_protocol = { from = [] }\n\
+                [[listener]]\nlisten = \"127.0.0.1:0\"\nproxy_protocol = { from = [\"lan\"] }\n\
+                [[route]]\nupstream = \"e\"\n[upstream.e]\nurl = \"builtin:echo\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:3:18: `proxy_protocol` has no `from`; name the balancers, as in `from = [\"10.0.0.0/8\"]`
+p.toml:3:30: this wait cannot be \"off\"; write a duration, such as the default of 5s
+p.toml:6:27: `proxy_protocol` has no `from`; name the balancers, as in `from = [\"10.0.0.0/8\"]`
+p.toml:9:28: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`, or `unix`";
+    assert_eq!(errors, expected);
+}

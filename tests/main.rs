@@ -24,6 +24,7 @@ mod log;
 mod origin;
 mod peers;
 mod plain_http;
+mod proxy_protocol;
 mod relay;
 mod smuggling;
 mod soak;

@@ -45,6 +45,17 @@ pub struct Listener {
     pub max_connections: usize,
     /// TLS material; `None` is plain.
     pub tls: Option<ListenerTls>,
+    /// Whether connections begin with a PROXY header, and whose.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// PROXY headers of a listener.
+#[derive(Clone, Debug)]
+pub struct ProxyProtocol {
+    /// Who may connect, and is believed; at least one.
+    pub from: Vec<TrustedPeer>,
+    /// Longest wait for the header.
+    pub timeout: Duration,
 }
 
 /// TLS of a listener.

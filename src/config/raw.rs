@@ -100,6 +100,19 @@ raw_table! {
         max_connections: usize,
         /// TLS material. Without it the listener is plain.
         tls: TlsTable,
+        /// Every connection begins with a PROXY header, version 1 or 2. Without this key one is an error, as is any
+        /// other garbage.
+        proxy_protocol: ProxyProtocolTable,
+    }
+}
+
+raw_table! {
+    /// The PROXY header that a balancer puts in front of each connection. The address in it counts as the peer's.
+    ProxyProtocolTable {
+        /// The balancers: addresses, networks, or `unix`. Nobody else may connect to this listener.
+        from: OneOrMany,
+        /// Longest wait for the header. Default `5s`.
+        timeout: Span,
     }
 }
 

@@ -6,6 +6,7 @@ pub mod dial;
 pub mod http2_stream;
 pub mod listener;
 pub mod open_files;
+pub mod proxy_protocol;
 pub mod timer;
 pub mod tls;
 pub mod tls_client;

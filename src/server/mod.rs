@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use keep_certificates::{Holder, Kept};
 
 use crate::{
-    config::model::{Limits, Listener, ListenerTls, Model, PairFiles},
+    config::model::{Limits, Listener, ListenerTls, Model, PairFiles, ProxyProtocol},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
@@ -99,6 +99,7 @@ struct BoundListener {
     /// For each worker, one socket for each address.
     sockets: Vec<Vec<TcpListener>>,
     tls: Option<BoundTls>,
+    proxy_protocol: Option<Arc<ProxyProtocol>>,
     permits: Arc<Semaphore>,
 }
 
@@ -166,7 +167,8 @@ pub fn bind(model: &Model) -> Result<Bound, ServerError> {
         let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls)).transpose()?;
         let sockets = bind_all(listener, workers)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
-        listeners.push(BoundListener { name: listener.name.as_str().into(), sockets, tls, permits });
+        let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
+        listeners.push(BoundListener { name: listener.name.as_str().into(), sockets, tls, proxy_protocol, permits });
     }
     Ok(Bound { listeners })
 }

@@ -5,18 +5,24 @@
 
 use std::{io, net, sync::Arc, thread};
 
-use tokio::{net::TcpListener, runtime, sync::oneshot};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::oneshot,
+};
 
 use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
 use crate::{
-    config::model::Model,
+    config::model::{Model, ProxyProtocol},
     downstream::{self, Connection, ConnectionLimits, Http2Options},
     drain::Tracker,
     net::{
         Wire,
         listener::{Accepted, Acceptor},
+        proxy_protocol::{self, Introduced, ProxyProtocolError},
         tls,
     },
+    protocol::address::PeerAddress,
     stack::{self, LiveParts, Stack},
     upstream::Exchanges,
 };
@@ -58,13 +64,14 @@ pub(super) fn start(
         websocket: model.routes.all().iter().any(|route| route.websocket),
     };
     let mut shares: Vec<Vec<(net::TcpListener, Front)>> = Vec::new();
-    for BoundListener { name, sockets, tls, permits } in bound.listeners {
+    for BoundListener { name, sockets, tls, proxy_protocol, permits } in bound.listeners {
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
         for (share, sockets) in shares.iter_mut().zip(sockets) {
             share.extend(sockets.into_iter().map(|socket| {
                 let front = Front {
                     name: Arc::clone(&name),
                     tls: tls.clone(),
+                    proxy_protocol: proxy_protocol.clone(),
                     limits: Arc::clone(&limits),
                     http2,
                     permits: Arc::clone(&permits),
@@ -112,6 +119,11 @@ async fn work(share: Vec<(net::TcpListener, Front)>, stack: impl Stack, tracker:
     tracker.finished().await;
 }
 
+fn has_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 fn report(front: &Front, error: &io::Error) {
     tracing::error!(listener = %front.name, %error, "a worker cannot accept here; the others go on");
 }
@@ -121,6 +133,7 @@ fn report(front: &Front, error: &io::Error) {
 struct Front {
     name: Arc<str>,
     tls: Option<BoundTls>,
+    proxy_protocol: Option<Arc<ProxyProtocol>>,
     limits: Arc<ConnectionLimits>,
     http2: Http2Options,
     permits: Arc<tokio::sync::Semaphore>,
@@ -140,7 +153,12 @@ impl Front {
     }
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
-        let Accepted { stream, remote, permit } = accepted;
+        let Accepted { mut stream, remote, permit } = accepted;
+        let introduced = tokio::select! {
+            introduced = self.introduce(&mut stream, remote.into()) => introduced,
+            () = tracker.draining(), if self.proxy_protocol.is_some() => return,
+        };
+        let Some(Introduced { remote, probe, .. }) = introduced else { return };
         let (io, facts) = match &self.tls {
             None => (Wire::Tcp(stream), None),
             Some(bound) => {
@@ -151,6 +169,8 @@ impl Front {
                 };
                 match stream {
                     Ok((stream, facts)) => (Wire::Boxed(stream), Some(facts)),
+                    // It has seen that we live.
+                    Err(error) if probe && has_left(&error) => return,
                     Err(error) => {
                         let error = tls::explained(&error);
                         tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
@@ -159,11 +179,29 @@ impl Front {
                 }
             }
         };
-        let connection = Connection::new(self.name, remote.into(), facts, permit);
+        let connection = Connection::new(self.name, remote, facts, permit);
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
         } else {
             downstream::serve(io, connection, self.limits, stack, &tracker).await;
+        }
+    }
+
+    /// Who opened the connection; `None` where a balancer had to say so and did not.
+    async fn introduce(&self, stream: &mut TcpStream, peer: PeerAddress) -> Option<Introduced> {
+        let Some(rules) = &self.proxy_protocol else { return Some(Introduced::by_itself(peer)) };
+        match proxy_protocol::accept(stream, peer, rules).await {
+            Ok(introduced) => {
+                let unique_id = introduced.unique_id.as_ref().map(|id| id.escape_ascii().to_string());
+                tracing::debug!(listener = %self.name, client = %introduced.remote, %peer, unique_id, "PROXY header");
+                Some(introduced)
+            }
+            // A probe that is content with a connection.
+            Err(ProxyProtocolError::Silent) => None,
+            Err(error) => {
+                tracing::info!(listener = %self.name, %peer, %error, "no PROXY header, connection closed");
+                None
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{number, span, unique};
+use super::{number, span, trusted_peers, unique};
 use crate::config::{
     error::Problems,
-    model::{Listener, ListenerTls, PairFiles, Unnamed, Versions},
+    model::{Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
     raw,
     reader::Given,
 };
@@ -56,9 +56,22 @@ pub(super) fn listeners(
             addresses,
             max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
             tls: tls.flatten(),
+            proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, problems)),
         });
     }
     all
+}
+
+fn proxy_protocol(given: Given<raw::ProxyProtocolTable>, problems: &mut Problems<'_>) -> ProxyProtocol {
+    let Given { value: raw, span: place } = given;
+    if raw.from.as_ref().is_none_or(|from| from.value.0.is_empty()) {
+        let text = "`proxy_protocol` has no `from`; name the balancers, as in `from = [\"10.0.0.0/8\"]`";
+        problems.at(raw.from.as_ref().map_or(&place, |from| &from.span), text);
+    }
+    ProxyProtocol {
+        from: trusted_peers(raw.from, problems),
+        timeout: span(raw.timeout, "5s", Duration::from_secs(5), problems),
+    }
 }
 
 fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ListenerTls> {
