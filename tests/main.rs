@@ -14,6 +14,7 @@ mod architecture;
 mod certificates;
 mod cli;
 mod client_address;
+mod client_certificates;
 mod config;
 mod drain;
 mod handshake;

@@ -65,7 +65,7 @@ async fn plain_http_on_the_tls_port_harms_nobody_else() {
 
 fn server_tls(certificate: PathBuf, key: PathBuf) -> Arc<rustls::ServerConfig> {
     let certificates = Certificates::load(&[PairFiles { certificate, key }], Unnamed::First).unwrap();
-    tls::server_config(Arc::new(certificates), Versions::Intermediate, tls::ONLY_HTTP1).unwrap()
+    Arc::new(tls::server_config(Arc::new(certificates), Versions::Intermediate, tls::ONLY_HTTP1, None).unwrap())
 }
 
 /// A TLS backend on tokio-tungstenite's server, behind our throw-away certificate.

@@ -67,6 +67,8 @@ pub struct ListenerTls {
     pub unnamed: Unnamed,
     /// Which versions are spoken.
     pub versions: Versions,
+    /// Whether clients are asked for certificates of their own; `None` is not.
+    pub clients: Option<ClientAuth>,
     /// Whether the first pair is made at start when it is missing.
     pub development: bool,
     /// Longest TLS handshake.
@@ -82,6 +84,24 @@ pub struct PairFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// How clients show who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Whether one without a certificate is refused.
+    pub required: bool,
+    /// Who may have issued them.
+    pub ca: PathBuf,
+    /// Lists of those that are good no longer; without any, none is looked for.
+    pub crls: Vec<PathBuf>,
+}
+
+impl ClientAuth {
+    /// All its files.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.ca).chain(&self.crls)
+    }
 }
 
 /// What a client gets that names no host, or one that no certificate is good for.

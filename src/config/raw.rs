@@ -130,12 +130,29 @@ raw_table! {
         unnamed: UnnamedWord,
         /// Versions of TLS. Default `intermediate`.
         versions: VersionsWord,
+        /// Certificates of clients (mTLS). Default none are asked for. What upstreams are told of them, and what a
+        /// listener that asks for them does without: see operations.md.
+        client: ClientTable,
         /// Make a local CA and a certificate for localhost when the files are missing. Default false. Never in production.
         development: bool,
         /// Longest TLS handshake. Default `10s`.
         handshake_timeout: Span,
         /// Whether to speak HTTP/2 with clients that know it (ALPN `h2`), WebSockets included (RFC 8441). Default true.
         http2: bool,
+    }
+}
+
+raw_table! {
+    /// Certificates of clients. Files that change are read again, within seconds and on SIGHUP.
+    ClientTable {
+        /// Whether clients are asked for one. Default `required`. One that was not issued by `ca`, or has ended, or was
+        /// revoked, is refused in the TLS handshake, by `optional` too.
+        mode: ClientModeWord,
+        /// PEM file with the CAs that issue them. Relative to this file. No other certificate is trusted here.
+        ca: String,
+        /// PEM file with CRLs, or several. Default none: nothing counts as revoked. With any, each CA that issued a
+        /// certificate of the chain needs one that has not ended: without it, nobody of that CA is let in.
+        crl: OneOrMany,
     }
 }
 
@@ -290,6 +307,18 @@ raw_choice! {
         Intermediate = "intermediate",
         /// 1.3 alone.
         Modern = "modern",
+    }
+}
+
+raw_choice! {
+    /// Whether clients are asked for certificates.
+    ClientModeWord {
+        /// They are not, whatever else stands here.
+        Off = "off",
+        /// A client may have none; upstreams are then told nothing of one.
+        Optional = "optional",
+        /// A client without one is refused in the TLS handshake.
+        Required = "required",
     }
 }
 

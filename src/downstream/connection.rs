@@ -27,6 +27,7 @@ use crate::{
     protocol::{
         address::PeerAddress,
         body::{Body, BodyError},
+        client_cert::Told,
         forwarded::Peer,
     },
 };
@@ -42,6 +43,8 @@ pub struct Connection {
     pub peer: Peer,
     /// What its TLS handshake told; `None` where it speaks in clear.
     pub tls: Option<TlsFacts>,
+    /// What upstreams are told of the client's certificate.
+    pub certificate: Option<Told>,
     place: Place,
 }
 
@@ -54,7 +57,15 @@ pub struct Place {
 impl Connection {
     /// A connection that was just accepted, and the place it takes.
     pub fn new(listener: Arc<str>, remote: PeerAddress, tls: Option<TlsFacts>, permit: OwnedSemaphorePermit) -> Self {
-        Self { listener, remote, peer: remote.into(), tls, place: Place { _permit: Arc::new(permit) } }
+        let client = tls.as_ref().and_then(|tls| tls.client.as_deref());
+        let certificate = client
+            .map(|client| Told::new(&client.der, client.subject.as_deref(), &client.alternatives, &client.fingerprint));
+        Self { listener, remote, peer: remote.into(), tls, certificate, place: Place { _permit: Arc::new(permit) } }
+    }
+
+    /// The subject of the client's certificate, for the log.
+    pub fn client_subject(&self) -> Option<&str> {
+        self.tls.as_ref()?.client.as_ref()?.subject.as_deref()
     }
 
     /// Its place in the cap, for a relay that outlives it.

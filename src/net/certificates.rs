@@ -200,13 +200,13 @@ struct FileState {
 
 impl Stamp {
     /// Of these files, now. A file that is not there has a stamp too.
-    pub fn of(files: &[PairFiles]) -> Self {
+    pub fn of<'a>(files: &'a [PairFiles], others: impl Iterator<Item = &'a PathBuf>) -> Self {
         let stamp = |path: &PathBuf| {
             let data = std::fs::metadata(path).ok()?;
             let modified = (data.mtime(), data.mtime_nsec());
             Some(FileState { device: data.dev(), inode: data.ino(), modified, size: data.size() })
         };
-        Self(files.iter().flat_map(|pair| [&pair.certificate, &pair.key]).map(stamp).collect())
+        Self(files.iter().flat_map(|pair| [&pair.certificate, &pair.key]).chain(others).map(stamp).collect())
     }
 }
 
@@ -283,10 +283,10 @@ mod tests {
         let files = [pair(folder.path(), "a", &["a.example"], &PKCS_ECDSA_P256_SHA256)];
         let certificates = Certificates::load(&files, Unnamed::First).unwrap();
         let before = certificates.current();
-        let stamp = Stamp::of(&files);
+        let stamp = Stamp::of(&files, std::iter::empty());
         let other = pair(folder.path(), "b", &["b.example"], &PKCS_ECDSA_P256_SHA256);
         std::fs::rename(&other.key, &files[0].key).unwrap();
-        assert_ne!(Stamp::of(&files), stamp);
+        assert_ne!(Stamp::of(&files, std::iter::empty()), stamp);
         assert!(matches!(certificates.reload(&files), Err(TlsError::Mismatch { .. })));
         assert!(Arc::ptr_eq(&before, &certificates.current()));
         std::fs::rename(&other.certificate, &files[0].certificate).unwrap();

@@ -1,12 +1,14 @@
 //! Sockets and TLS: bytes and addresses, no HTTP.
 
 pub mod certificates;
+pub mod client_certificate;
 pub mod development;
 pub mod dial;
 pub mod http2_stream;
 pub mod listener;
 pub mod open_files;
 pub mod proxy_protocol;
+pub mod server_tls;
 pub mod timer;
 pub mod tls;
 pub mod tls_client;

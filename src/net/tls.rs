@@ -13,6 +13,7 @@ use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{NoServerSessionStorage, VerifierBuilderError, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use thiserror::Error;
@@ -21,6 +22,7 @@ use tokio::{net::TcpStream, time::timeout};
 pub use super::tls_client::client_config;
 use super::{
     certificates::{self, Certificates},
+    client_certificate::ClientCertificate,
     tls_stream::{self, ServerStream},
 };
 use crate::config::model::Versions;
@@ -86,6 +88,14 @@ pub enum TlsError {
         /// What rustls said.
         source: rustls::Error,
     },
+    /// A list of revoked certificates that cannot be used.
+    #[error("{} holds a CRL that cannot be used: {source}; have its CA issue it anew", path.display())]
+    BadCrl {
+        /// The file.
+        path: PathBuf,
+        /// What rustls said.
+        source: VerifierBuilderError,
+    },
     /// The system has no usable root certificates.
     #[error("no root certificates found on this system; install ca-certificates or name a `ca` file for the upstream")]
     NoRoots,
@@ -108,7 +118,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|source| TlsError::Unreadable { what, path: path.to_owned(), source })
 }
 
@@ -142,7 +152,9 @@ pub(super) fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, 
     CertifiedKey::from_der(chain, private, &provider()).map_err(|source| unusable(certificate, key, source))
 }
 
-/// The server side of one TLS listener; `protocols` are those it speaks, the most wanted first.
+/// The server side of one TLS listener, and the check of its clients' certificates if they are asked for one.
+///
+/// `protocols` are those it speaks, the most wanted first.
 ///
 /// # Errors
 /// See [`TlsError`].
@@ -150,18 +162,31 @@ pub fn server_config(
     certificates: Arc<Certificates>,
     versions: Versions,
     protocols: &[&[u8]],
-) -> Result<Arc<ServerConfig>, TlsError> {
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, TlsError> {
     let versions: &[_] = match versions {
         Versions::Intermediate => rustls::DEFAULT_VERSIONS,
         Versions::Modern => &[&rustls::version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let asks = clients.is_some();
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
-    Ok(Arc::new(config))
+    if asks {
+        // rustls takes the client's certificate from the ticket and does not check it again: a resumed session would
+        // let in who has been revoked since. No tickets of either version, and nothing that could be resumed.
+        config.send_tls13_tickets = 0;
+        config.max_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    } else {
+        // A key of its own for each listener: what one has let in, another must not take for its own.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+    }
+    Ok(config)
 }
 
 /// What a failed TLS handshake says to an operator.
@@ -182,6 +207,8 @@ pub struct TlsFacts {
     pub server_name: Option<Box<str>>,
     /// Whether HTTP/2 was agreed on (RFC 7301); else it is HTTP/1.1.
     pub http2: bool,
+    /// The certificate that the client presented, verified.
+    pub client: Option<Arc<ClientCertificate>>,
 }
 
 /// The TLS handshake of an accepted connection, within `limit`: its stream, and what it told.
@@ -207,5 +234,7 @@ pub async fn accept(
     };
     let stream = accepted?;
     let http2 = stream.facts().alpn_protocol() == Some(HTTP2);
-    Ok((stream, TlsFacts { server_name, http2 }))
+    let leaf = stream.facts().peer_certificates().and_then(<[_]>::first);
+    let client = leaf.map(|leaf| Arc::new(ClientCertificate::of(leaf)));
+    Ok((stream, TlsFacts { server_name, http2, client }))
 }

@@ -49,7 +49,7 @@ pub struct Identity {
 impl Identity {
     fn load(pair: &PairFiles) -> Result<Self, TlsError> {
         let files = vec![pair.clone()];
-        let stamp = Stamp::of(&files);
+        let stamp = Stamp::of(&files, std::iter::empty());
         let certificates = Arc::new(Certificates::load(&files, Unnamed::First)?);
         Ok(Self { files, stamp, certificates })
     }

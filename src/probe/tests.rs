@@ -205,7 +205,7 @@ async fn serve_right<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 
 fn server_tls(certificate: PathBuf, key: PathBuf) -> Arc<rustls::ServerConfig> {
     let certificates = Certificates::load(&[PairFiles { certificate, key }], Unnamed::First).unwrap();
-    tls::server_config(Arc::new(certificates), Versions::Intermediate, tls::ONLY_HTTP1).unwrap()
+    Arc::new(tls::server_config(Arc::new(certificates), Versions::Intermediate, tls::ONLY_HTTP1, None).unwrap())
 }
 
 async fn over_tls(trust: impl FnOnce(&std::path::Path) -> Trust, plain_server: bool) -> (bool, String) {

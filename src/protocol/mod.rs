@@ -4,6 +4,7 @@ pub mod address;
 pub mod body;
 pub mod chunked;
 pub mod client_address;
+pub mod client_cert;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod http2;

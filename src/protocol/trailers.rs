@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
-use super::hop_by_hop;
+use super::{client_cert, hop_by_hop};
 
 /// Removes trailers that a recipient could merge into the head: framing, routing, authentication, modifiers, and every
 /// field that a gate sets or judges in the head.
@@ -53,6 +53,7 @@ fn is_barred(name: &str) -> bool {
     ) || name.starts_with("sec-")
         || name.starts_with("if-")
         || name.starts_with("x-forwarded-")
+        || client_cert::is_reserved(name)
         || name.contains('_')
 }
 
@@ -71,6 +72,7 @@ mod tests {
             "server-timing",
             "x-forwarded-for",
             "x_forwarded_for",
+            "client-cert-subject",
             "forwarded",
             "cookie",
             "set-cookie",

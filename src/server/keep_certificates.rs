@@ -13,8 +13,11 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::Order;
 use crate::{
-    config::model::PairFiles,
-    net::certificates::{Certificates, Stamp},
+    config::model::{ClientAuth, ListenerTls, PairFiles},
+    net::{
+        certificates::{Certificates, Stamp},
+        server_tls::ServerTls,
+    },
 };
 
 /// How often the files are looked at. A change counts when two looks have found the same: renewal tools write the
@@ -52,30 +55,60 @@ pub(super) struct Kept {
     holder: Holder,
     files: Vec<PairFiles>,
     certificates: Arc<Certificates>,
+    clients: Option<Clients>,
     /// As they were when they were last read, whatever came of that.
     judged: Stamp,
     /// As they were at the last look.
     seen: Stamp,
 }
 
+/// What a listener's clients are checked against.
+#[derive(Debug)]
+struct Clients {
+    auth: ClientAuth,
+    offer: Arc<ServerTls>,
+    /// Whether the log was told that a CRL has ended.
+    told_ended: bool,
+}
+
+/// Of all files that a listener's TLS is made of.
+pub(super) fn stamp(files: &ListenerTls) -> Stamp {
+    Stamp::of(&files.pairs, files.clients.iter().flat_map(ClientAuth::files))
+}
+
 impl Kept {
     /// `stamp` was taken before the files were read: what changes meanwhile is seen later.
     pub(super) fn new(holder: Holder, files: Vec<PairFiles>, certificates: Arc<Certificates>, stamp: Stamp) -> Self {
-        Self { holder, files, certificates, judged: stamp.clone(), seen: stamp }
+        Self { holder, files, certificates, clients: None, judged: stamp.clone(), seen: stamp }
+    }
+
+    /// The same with the check of a listener's clients, where it has one.
+    pub(super) fn with_clients(self, auth: Option<&ClientAuth>, offer: &Arc<ServerTls>) -> Self {
+        let clients = auth.map(|auth| Clients { auth: auth.clone(), offer: Arc::clone(offer), told_ended: false });
+        Self { clients, ..self }
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp::of(&self.files, self.clients.iter().flat_map(|clients| clients.auth.files()))
     }
 
     /// Reads them again if they have changed and the change is complete.
     fn look(&mut self) {
-        let now = Stamp::of(&self.files);
+        let now = self.stamp();
         if now != self.judged && now == self.seen {
             self.read();
         }
         self.seen = now;
+        if self.clients.as_ref().is_some_and(|clients| !clients.told_ended) {
+            self.tell_crls(false);
+        }
     }
 
     fn read(&mut self) {
-        self.judged = Stamp::of(&self.files);
+        self.judged = self.stamp();
         let (listener, upstream) = (self.holder.listener(), self.holder.upstream());
+        // All of it before anything is said: whoever reads that it was done can rely on it.
+        let clients = self.clients.as_ref().map_or(Ok(()), |clients| clients.offer.reload_clients());
         match self.certificates.reload(&self.files) {
             Ok(()) => {
                 tracing::info!(listener, upstream, "certificates read again; the next TLS handshake gets them");
@@ -87,6 +120,31 @@ impl Kept {
                 %error,
                 "new certificates refused; the old ones go on serving"
             ),
+        }
+        if let Err(error) = clients {
+            tracing::error!(listener, %error, "new client CA or CRL refused; the old ones go on holding");
+        }
+        self.tell_crls(true);
+    }
+
+    /// Says until when each CRL is good; without `all` those only that have ended.
+    fn tell_crls(&mut self, all: bool) {
+        let listener = self.holder.listener();
+        let Some(clients) = &mut self.clients else { return };
+        clients.told_ended = false;
+        for crl in clients.offer.crls() {
+            let file = crl.file.display();
+            match crl.next_update.duration_since(SystemTime::now()) {
+                Ok(left) if all => {
+                    let hours = left.as_secs() / 3600;
+                    tracing::info!(listener, crl = %file, hours, "CRL");
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    clients.told_ended = true;
+                    tracing::error!(listener, crl = %file, "CRL has ended: no client of its CA is let in; renew it");
+                }
+            }
         }
     }
 
@@ -138,7 +196,10 @@ fn keep(mut kept: Vec<Kept>, wishes: &Receiver<()>) {
     if kept.is_empty() {
         return;
     }
-    kept.iter().for_each(|one| one.tell(i64::MAX));
+    kept.iter_mut().for_each(|one| {
+        one.tell(i64::MAX);
+        one.tell_crls(true);
+    });
     let mut told = Instant::now();
     loop {
         match wishes.recv_timeout(LOOK) {

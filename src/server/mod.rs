@@ -26,7 +26,8 @@ use crate::{
         certificates::{Certificates, Stamp},
         development::{self, DevelopmentError},
         listener, open_files,
-        tls::{self, TlsError},
+        server_tls::{self, ServerTls},
+        tls::TlsError,
         tls_client::Identity,
     },
     registry::Registry,
@@ -105,9 +106,9 @@ struct BoundListener {
 
 #[derive(Clone)]
 struct BoundTls {
-    config: Arc<rustls::ServerConfig>,
+    offer: Arc<ServerTls>,
     certificates: Arc<Certificates>,
-    /// Of the certificates' files, before they were read.
+    /// Of the files of certificates and of client checks, before they were read.
     stamp: Stamp,
     handshake_timeout: Duration,
 }
@@ -141,9 +142,10 @@ impl Bound {
     fn kept(&self, model: &Model) -> Vec<Kept> {
         let pairs = self.listeners.iter().zip(&model.listeners);
         let kept = pairs.filter_map(|(bound, listener)| {
-            let (tls, files) = (bound.tls.as_ref()?, listener.tls.as_ref()?.pairs.clone());
+            let (tls, files) = (bound.tls.as_ref()?, listener.tls.as_ref()?);
             let holder = Holder::Listener(Arc::clone(&bound.name));
-            Some(Kept::new(holder, files, Arc::clone(&tls.certificates), tls.stamp.clone()))
+            let kept = Kept::new(holder, files.pairs.clone(), Arc::clone(&tls.certificates), tls.stamp.clone());
+            Some(kept.with_clients(files.clients.as_ref(), &tls.offer))
         });
         kept.collect()
     }
@@ -209,6 +211,9 @@ pub fn check(model: &Model) -> Result<(), ServerError> {
         if !to_be_made {
             load_pairs(listener, tls)?;
         }
+        if let Some(clients) = &tls.clients {
+            server_tls::check_clients(clients).map_err(|source| unusable(listener, source))?;
+        }
     }
     Exchanges::new(model, &Tracker::default())?;
     Ok(())
@@ -230,12 +235,11 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
             log_development_ca(&ca);
         }
     }
-    let stamp = Stamp::of(&tls.pairs);
+    let stamp = keep_certificates::stamp(tls);
     let certificates = Arc::new(load_pairs(listener, tls)?);
-    let protocols = if tls.http2 { tls::HTTP2_FIRST } else { tls::ONLY_HTTP1 };
-    let config = tls::server_config(Arc::clone(&certificates), tls.versions, protocols);
-    let config = config.map_err(|source| unusable(listener, source))?;
-    Ok(BoundTls { config, certificates, stamp, handshake_timeout: tls.handshake_timeout })
+    let offer = ServerTls::new(Arc::clone(&certificates), tls);
+    let offer = Arc::new(offer.map_err(|source| unusable(listener, source))?);
+    Ok(BoundTls { offer, certificates, stamp, handshake_timeout: tls.handshake_timeout })
 }
 
 fn log_development_ca(ca: &Path) {

@@ -162,7 +162,7 @@ impl Front {
         let (io, facts) = match &self.tls {
             None => (Wire::Tcp(stream), None),
             Some(bound) => {
-                let handshake = tls::accept(Arc::clone(&bound.config), stream, bound.handshake_timeout);
+                let handshake = tls::accept(bound.offer.config(), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
                     done = handshake => done,
                     () = tracker.draining() => return,

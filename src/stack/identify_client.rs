@@ -11,6 +11,7 @@ use super::{
     check::Check,
     error::ProxyError,
     facts::{self, Client},
+    shown,
 };
 use crate::{
     downstream::Connection,
@@ -45,6 +46,9 @@ impl Check for IdentifyClient {
         span.record("client", field::display(client));
         if client != peer {
             span.record("peer", field::display(peer));
+        }
+        if let Some(subject) = connection.client_subject() {
+            span.record("client_subject", shown::text(subject.as_bytes()));
         }
         request.extensions_mut().insert(told);
         request.extensions_mut().insert(Client(client));

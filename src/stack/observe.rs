@@ -96,6 +96,7 @@ impl ObserveLayer {
             %id,
             client = field::Empty,
             peer = field::Empty,
+            client_subject = field::Empty,
             method = field::Empty,
             host = field::Empty,
             path = field::Empty,

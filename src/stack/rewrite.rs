@@ -1,4 +1,5 @@
-//! Drops hop-by-hop fields, restores the upgrade pair, adds forwarding fields (RFC 9110 §7.6).
+//! Drops hop-by-hop fields, restores the upgrade pair, adds forwarding fields (RFC 9110 §7.6) and the client's
+//! certificate (RFC 9440).
 //!
 //! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Told`. Refuses a request that goes in a circle with 508.
 
@@ -28,6 +29,7 @@ use crate::{
     downstream::Connection,
     protocol::{
         client_address::Told,
+        client_cert,
         forwarded::{self, Hop, Via},
         hop_by_hop,
         request_target::Target,
@@ -111,6 +113,7 @@ impl RewriteLayer {
         let authority = target.authority.as_str();
         let hop = Hop { peer: &connection.peer, scheme: connection.scheme(), host: authority, told: &told };
         forwarded::apply(headers, &hop);
+        client_cert::apply(headers, connection.certificate.as_ref());
         self.via.push(headers, version);
         let host = match upstream_host(&route.upstream) {
             Some(host) => HeaderValue::try_from(host),

@@ -213,6 +213,7 @@ fn log_open(entry: &Entry, connection: &Connection) {
         route = %entry.route.name,
         client = %entry.client,
         peer = (connection.remote != entry.client).then(|| tracing::field::display(connection.remote)),
+        client_subject = connection.client_subject().map(|subject| shown::text(subject.as_bytes())),
         tls = connection.tls.is_some(),
         http2 = connection.tls.as_ref().is_some_and(|tls| tls.http2),
         origin = entry.origin.as_deref().unwrap_or("absent"),

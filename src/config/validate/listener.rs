@@ -10,7 +10,7 @@ use std::{
 use super::{number, span, trusted_peers, unique};
 use crate::config::{
     error::Problems,
-    model::{Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
+    model::{ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
     raw,
     reader::Given,
 };
@@ -97,7 +97,9 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
             each.map(|one| pair(one.value.certificate, one.value.key, &one.span, folder, problems)).collect()
         }
     };
+    let clients = raw.client.and_then(|given| clients(given, folder, problems));
     Some(ListenerTls {
+        clients,
         pairs: pairs.into_iter().collect::<Option<_>>()?,
         unnamed: match raw.unnamed.map(|given| given.value) {
             None | Some(raw::UnnamedWord::First) => Unnamed::First,
@@ -111,6 +113,28 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
         handshake_timeout,
         http2: raw.http2.is_none_or(|given| given.value),
     })
+}
+
+fn clients(given: Given<raw::ClientTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ClientAuth> {
+    let Given { value: raw, span: place } = given;
+    let required = match raw.mode.map(|given| given.value) {
+        Some(raw::ClientModeWord::Off) => return None,
+        Some(raw::ClientModeWord::Optional) => false,
+        None | Some(raw::ClientModeWord::Required) => true,
+    };
+    let Some(ca) = raw.ca else {
+        problems.at(&place, "`client` has no `ca`; name the PEM file with the CAs that issue clients' certificates");
+        return None;
+    };
+    let crls = match raw.crl {
+        None => Vec::new(),
+        Some(given) if given.value.0.is_empty() => {
+            problems.at(&given.span, "`crl` names no file; leave it out where nothing is revoked");
+            return None;
+        }
+        Some(given) => given.value.0.into_iter().map(|file| folder.join(file.value)).collect(),
+    };
+    Some(ClientAuth { required, ca: folder.join(ca.value), crls })
 }
 
 fn pair(

@@ -1,0 +1,322 @@
+//! Certificates of clients: who is let in, what upstreams are told, and that nobody else can tell it.
+
+use std::{path::Path, sync::Arc};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
+};
+use rustls::{
+    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::{
+    Client, Proxy, Upstream, accepted,
+    frames::{MASK, TEXT, frame},
+    handshake,
+    process::Process,
+    within,
+};
+
+/// A CA of clients.
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate with its key.
+type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn write(&self, folder: &Path, file: &str) {
+        replace(folder, file, &self.0.pem());
+    }
+
+    fn issue(&self, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
+        params.distinguished_name.push(DnType::CommonName, "alice");
+        params.subject_alt_names = vec![
+            SanType::DnsName("alice.example".try_into().unwrap()),
+            SanType::URI("spiffe://example/alice".try_into().unwrap()),
+        ];
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let signed = params.signed_by(&key, &self.0).unwrap();
+        (signed.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    }
+
+    fn revoke(&self, folder: &Path, file: &str, serials: &[u64], next_update: i32) {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(next_update, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials
+                .iter()
+                .map(|&serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: date_time_ymd(2020, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        replace(folder, file, &list.signed_by(&self.0).unwrap().pem().unwrap());
+    }
+}
+
+fn replace(folder: &Path, file: &str, text: &str) {
+    std::fs::write(folder.join("passing"), text).unwrap();
+    std::fs::rename(folder.join("passing"), folder.join(file)).unwrap();
+}
+
+fn client(
+    folder: &Path,
+    identity: Option<&Identity>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(match identity {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap(),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS12, &version::TLS13];
+const V12: &[&SupportedProtocolVersion] = &[&version::TLS12];
+const V13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+async fn connect(address: &str, config: &Arc<ClientConfig>) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = within("TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await?;
+    Ok(Client::new(stream))
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// Whether a request is answered. In TLS 1.3 a client hears of its refusal only after its own handshake.
+async fn is_let_in(address: &str, config: &Arc<ClientConfig>) -> bool {
+    let Ok(mut client) = connect(address, config).await else { return false };
+    use tokio::io::AsyncWriteExt;
+    // The refusal may be here before the request is out.
+    let _ = client.stream.write_all(GET.as_bytes()).await;
+    client.head_or_end().await.is_some_and(|head| head.starts_with("HTTP/1.1 200"))
+}
+
+fn tls(client: &str) -> String {
+    format!(
+        "[listener.tls]\ncertificate = \"leaf.pem\"\nkey = \"leaf.key\"\ndevelopment = true\n\
+         [listener.tls.client]\n{client}\n"
+    )
+}
+
+fn gate(client: &str, url: &str, rest: &str) -> String {
+    format!(
+        "{rest}\n[[listener]]\nlisten = \"127.0.0.1:0\"\n{}[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         [[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"{url}\"\n",
+        tls(client)
+    )
+}
+
+#[tokio::test]
+async fn who_is_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, stranger) = (Ca::new("clients"), Ca::new("clients"));
+    ca.write(folder.path(), "clients.pem");
+    ca.revoke(folder.path(), "crl.pem", &[13], 2100);
+    let good = ca.issue(1, |_| {});
+    let revoked = ca.issue(13, |_| {});
+    let foreign = stranger.issue(1, |_| {});
+    let expired = ca.issue(2, |params| params.not_after = date_time_ymd(2021, 1, 1));
+    let server = ca.issue(3, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    for (mode, without) in [("required", false), ("optional", true), ("off", true)] {
+        let config = format!("mode = \"{mode}\"\nca = \"clients.pem\"\ncrl = \"crl.pem\"");
+        let proxy = Proxy::start_in(&gate(&config, "builtin:echo", ""), folder.path()).await;
+        let address = proxy.addresses[0].to_string();
+        let off = mode == "off";
+        for versions in [V12, V13] {
+            for (what, identity, expected) in [
+                ("good", Some(&good), true),
+                ("none", None, without),
+                ("revoked", Some(&revoked), off),
+                ("foreign", Some(&foreign), off),
+                ("expired", Some(&expired), off),
+                ("for servers", Some(&server), off),
+            ] {
+                let config = client(folder.path(), identity, versions);
+                assert_eq!(is_let_in(&address, &config).await, expected, "{mode}: {what}, {versions:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_upstream_is_told_and_nobody_else_can_tell_it() {
+    const FORGED: &str = "Client-Cert: :AAAA:\r\nclient-cert-subject: CN=root\r\nClient-Cert-Subject: CN=root\r\n\
+                          client_cert_subject: CN=root\r\nClient_Cert-San: DNS:root\r\nClient-Cert-Fingerprint: 00\r\n\
+                          Client-Cert-Chain: :AAAA:\r\nConnection: client-cert-subject\r\n";
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new("clients");
+    ca.write(folder.path(), "clients.pem");
+    let alice = ca.issue(1, |_| {});
+    let mut upstream = Upstream::start().await;
+    // Also what a trusted proxy says is not what was verified here.
+    let config =
+        gate("mode = \"optional\"\nca = \"clients.pem\"", &upstream.url, "trusted_proxies = [\"127.0.0.0/8\"]");
+    let proxy = Proxy::start_in(&config, folder.path()).await;
+    let told = |head: &str| -> Vec<String> {
+        let lines = head.lines().map(str::to_ascii_lowercase);
+        lines.filter(|line| line.replace('_', "-").starts_with("client-cert")).collect()
+    };
+    let secure = proxy.addresses[0].to_string();
+    let mut with = connect(&secure, &client(folder.path(), Some(&alice), BOTH)).await.unwrap();
+    let mut without = connect(&secure, &client(folder.path(), None, BOTH)).await.unwrap();
+    let mut plain = Client::new(TcpStream::connect(proxy.addresses[1]).await.unwrap());
+
+    for round in ["first", "second on the connection"] {
+        with.send(GET.replace("\r\n\r\n", &format!("\r\n{FORGED}\r\n"))).await;
+        let mut seen = upstream.accept().await;
+        let mut told = told(&seen.head().await);
+        told.sort_unstable();
+        let [fingerprint, san, subject, certificate] = told.as_slice() else { panic!("{round}: {told:?}") };
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        let expected = format!("client-cert: :{}:", STANDARD.encode(&alice.0)).to_ascii_lowercase();
+        assert_eq!(*certificate, expected);
+        assert_eq!(fingerprint.len(), "client-cert-fingerprint: ".len() + 64, "{fingerprint}");
+        assert_eq!(san, "client-cert-san: dns:alice.example, uri:spiffe://example/alice");
+        assert_eq!(subject, "client-cert-subject: cn=alice,o=example\\, inc.");
+        seen.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(with.answer().await.status, 204, "{round}");
+    }
+    with.send(handshake(FORGED.split_once("Connection").unwrap().0)).await;
+    let mut seen = upstream.accept().await;
+    assert_eq!(told(&seen.head().await).len(), 4);
+    seen.send(accepted("")).await;
+    assert_eq!(with.answer().await.status, 101);
+
+    without.send(GET.replace("\r\n\r\n", &format!("\r\n{FORGED}\r\n"))).await;
+    assert_eq!(told(&upstream.accept().await.head().await), [""; 0]);
+    plain.send(GET.replace("\r\n\r\n", &format!("\r\n{FORGED}\r\n"))).await;
+    assert_eq!(told(&upstream.accept().await.head().await), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_new_crl_holds_for_the_next_handshake_and_a_ticket_does_not_get_round_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, next) = (Ca::new("clients"), Ca::new("next clients"));
+    ca.write(folder.path(), "clients.pem");
+    ca.revoke(folder.path(), "a.crl", &[], 2100);
+    next.revoke(folder.path(), "b.crl", &[], 2100);
+    let alice = ca.issue(7, |_| {});
+    let config = gate("ca = \"clients.pem\"\ncrl = [\"a.crl\", \"b.crl\"]", "builtin:echo", "");
+    let mut process = Process::start_in(&config, folder).await;
+    let folder = process.folder.path().to_owned();
+    let address = process.addresses[0].clone();
+    let configs = [V12, V13].map(|versions| client(&folder, Some(&alice), versions));
+    for config in &configs {
+        for _ in 0..2 {
+            let mut client = connect(&address, config).await.unwrap();
+            assert_eq!(client.ask(GET).await.status, 200);
+            let kind = client.stream.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(HandshakeKind::Full), "a resumed session is not checked again");
+        }
+    }
+    let mut live = connect(&address, &configs[1]).await.unwrap();
+    assert_eq!(live.ask(handshake("").replacen("Host: gate.test", "Host: localhost", 1)).await.status, 101);
+    let opened = process.event("websocket opened").await;
+    assert_eq!(opened["client_subject"], "CN=alice,O=Example\\, Inc.");
+
+    // What cannot be used leaves the old one, in one line.
+    replace(&folder, "a.crl", "no CRL");
+    process.hang_up();
+    let refused = process.event("new client CA or CRL refused; the old ones go on holding").await;
+    assert!(refused["error"].as_str().unwrap().contains("a.crl"), "{refused}");
+    assert!(is_let_in(&address, &configs[0]).await);
+
+    // Without a signal, by the file alone; who was let in stays.
+    ca.revoke(&folder, "a.crl", &[7], 2100);
+    process.event("certificates read again; the next TLS handshake gets them").await;
+    for config in &configs {
+        assert!(!is_let_in(&address, config).await);
+    }
+    let failed = process.event("TLS handshake failed").await;
+    assert!(failed["error"].as_str().unwrap().contains("Revoked"), "{failed}");
+    live.send(frame(TEXT, b"still here", MASK)).await;
+    assert_eq!(live.frame().await.unwrap().payload, b"still here");
+
+    // A list that has ended lets nobody in.
+    ca.revoke(&folder, "a.crl", &[], 2021);
+    process.hang_up();
+    process.event("CRL has ended: no client of its CA is let in; renew it").await;
+    assert!(!is_let_in(&address, &configs[1]).await);
+
+    // Another CA.
+    next.write(&folder, "clients.pem");
+    process.hang_up();
+    process.event("certificates read again; the next TLS handshake gets them").await;
+    let bob = next.issue(7, |_| {});
+    assert!(is_let_in(&address, &client(&folder, Some(&bob), BOTH)).await);
+    assert!(!is_let_in(&address, &configs[1]).await);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_files_is_one_line_with_its_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Ca::new("clients");
+    ca.write(folder.path(), "clients.pem");
+    std::fs::write(folder.path().join("garbage.pem"), "no PEM at all\n").unwrap();
+    let broken = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    std::fs::write(folder.path().join("broken.pem"), broken).unwrap();
+    for (client, words) in [
+        ("ca = \"absent.pem\"", ["absent.pem", "No such file"]),
+        ("ca = \"garbage.pem\"", ["garbage.pem", "BEGIN CERTIFICATE"]),
+        ("ca = \"clients.pem\"\ncrl = \"absent.pem\"", ["absent.pem", "No such file"]),
+        ("ca = \"clients.pem\"\ncrl = \"clients.pem\"", ["clients.pem", "BEGIN X509 CRL"]),
+        ("ca = \"clients.pem\"\ncrl = [\"broken.pem\"]", ["broken.pem", "issue it anew"]),
+    ] {
+        let text = gate(client, "builtin:echo", "");
+        let model = switchgate::config::parse(&text, &folder.path().join("proxy.toml")).unwrap();
+        for error in [switchgate::server::check(&model).unwrap_err(), switchgate::server::bind(&model).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.lines().count() == 1 && words.iter().all(|word| text.contains(word)), "{text}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_in_the_config_have_a_place_and_a_cure() {
+    let of = |client: &str| {
+        let text = gate(client, "builtin:echo", "");
+        switchgate::config::parse(&text, Path::new("p.toml")).unwrap_err().to_string()
+    };
+    for (client, expected) in [
+        ("ca = \"a\"\nmode = \"must\"", "p.toml:10:8: unknown value `must`; expected one of: off, optional, required"),
+        (
+            "mode = \"optional\"",
+            "p.toml:8:1: `client` has no `ca`; name the PEM file with the CAs that issue clients' certificates",
+        ),
+        ("ca = \"a\"\ncrl = []", "p.toml:10:7: `crl` names no file; leave it out where nothing is revoked"),
+    ] {
+        assert_eq!(of(client), expected, "{client}");
+    }
+}
