@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["stack"],
     &["downstream", "upstream"],
     &["registry"],
-    &["net", "relay", "drain"],
+    &["admission", "net", "relay", "drain"],
     &["config"],
     &["protocol"],
 ];

@@ -99,6 +99,60 @@ p.toml:27:17: 1048576 bytes are out of range; expected 1024B to 65536B";
 }
 
 #[test]
+fn a_limit_that_would_let_nothing_pass_or_do_nothing_is_a_mistake() {
+    let text = "\
+[[listener]]
+listen = \"127.0.0.1:0\"
+[[route]]
+upstream = \"e\"
+[route.limits]
+websockets = 0
+websockets_per_client = 10000001
+handshakes_per_second = 1000001
+handshakes_per_second_per_client = 0
+[[route]]
+path = \"/a\"
+upstream = \"e\"
+websocket = false
+[route.limits]
+handshakes_burst = 5
+handshakes_burst_per_client = 0
+[upstream.e]
+url = \"builtin:echo\"
+[limits]
+client_prefix_v4 = 33
+client_prefix_v6 = 0
+";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:6:14: nothing would ever pass; leave it out for no limit
+p.toml:7:25: 10000001 is out of range; expected 1 to 10000000
+p.toml:8:25: 1000001 is out of range; expected 1 to 1000000
+p.toml:9:36: nothing would ever pass; leave it out for no limit
+p.toml:14:1: `limits` does nothing with `websocket = false`; leave one of them out
+p.toml:15:20: `handshakes_burst` does nothing without `handshakes_per_second`; add that or leave this out
+p.toml:16:31: nothing would ever pass; leave it out for no limit
+p.toml:16:31: `handshakes_burst_per_client` does nothing without `handshakes_per_second_per_client`; add that or leave this out
+p.toml:20:20: 33 is out of range; expected 1 to 32
+p.toml:21:20: 0 is out of range; expected 1 to 128";
+    assert_eq!(errors, expected, "\n{errors}");
+}
+
+#[test]
+fn limits_are_as_written_and_a_burst_is_a_second_s_worth_unless_it_is_given() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"e\"\n\
+                limits = { websockets_per_client = 7, handshakes_per_second = 100, handshakes_per_second_per_client = 2, \
+                handshakes_burst_per_client = 9 }\n\
+                [upstream.e]\nurl = \"builtin:echo\"\n[limits]\nclient_prefix_v6 = 48\n";
+    let model = config::parse(text, Path::new("p.toml")).unwrap();
+    let limits = model.routes.all()[0].limits;
+    assert_eq!((limits.websockets, limits.websockets_per_client, limits.websockets_per_origin), (None, Some(7), None));
+    let shown = |rate: Option<config::route_limits::Rate>| rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+    assert_eq!((shown(limits.rate), shown(limits.client_rate)), (Some((100, 100)), Some((2, 9))));
+    assert_eq!((model.limits.client_prefixes.v4, model.limits.client_prefixes.v6), (32, 48));
+}
+
+#[test]
 fn an_upstream_with_a_mistake_is_still_known_to_its_routes() {
     let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n[upstream.a]\nurl = \"x\"\n";
     let errors = config::parse(text, Path::new("p.toml")).unwrap_err();

@@ -131,7 +131,7 @@ async fn a_system_without_roots_is_told_before_the_start() {
 /// Says whom it knows its client for.
 async fn who(mut client: Client<TlsStream<TcpStream>>) {
     let leaf = client.stream.get_ref().1.peer_certificates().unwrap()[0].clone();
-    while client.next_head().await.is_some() {
+    while client.head_or_end().await.is_some() {
         let text = format!("{:?}", leaf.as_ref());
         client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())).await;
     }

@@ -5,6 +5,7 @@ pub mod model;
 mod raw;
 mod reader;
 pub mod relay_policy;
+pub mod route_limits;
 mod validate;
 
 use std::path::Path;

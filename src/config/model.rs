@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
-use super::relay_policy::Policy;
+use super::{relay_policy::Policy, route_limits::RouteLimits};
 use crate::protocol::{
     client_address::{TrustedFields, TrustedPeer},
+    network::ClientPrefixes,
     origin::OriginPolicy,
     websocket::Waivers,
 };
@@ -143,6 +144,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Longest time in which a client takes no byte.
     pub write_timeout: Duration,
+    /// What counts as one client wherever clients are limited.
+    pub client_prefixes: ClientPrefixes,
 }
 
 /// How a stop goes.
@@ -224,6 +227,8 @@ pub struct Route {
     pub waivers: Waivers,
     /// Who may connect.
     pub origin: OriginPolicy,
+    /// How many WebSockets it lets in.
+    pub limits: RouteLimits,
     /// What it asks of its relays.
     pub relay: Arc<Policy>,
 }
@@ -368,6 +373,7 @@ mod tests {
                 other_upgrades: OtherUpgrades::Drop,
                 waivers: Waivers::default(),
                 origin: OriginPolicy::default(),
+                limits: RouteLimits::default(),
                 relay: Arc::default(),
             })
         };

@@ -60,6 +60,10 @@ raw_table! {
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.
         write_timeout: Span,
+        /// Bits of an IPv4 address that make one client wherever clients are limited, 1 to 32. Default 32.
+        client_prefix_v4: usize,
+        /// Bits of an IPv6 address that make one client, 1 to 128. Default 64, which is what one household or server has.
+        client_prefix_v6: usize,
     }
 }
 
@@ -210,6 +214,31 @@ raw_table! {
         upstream_lost_code: usize,
         /// Who may connect.
         origin: OriginTable,
+        /// How many WebSockets may live, and how fast new ones may come. Default no limits.
+        limits: RouteLimitsTable,
+    }
+}
+
+raw_table! {
+    /// How many WebSockets of a route may live, and how fast new ones may come. Checked after handshake and origin, and
+    /// before anything upstream is dialled.
+    RouteLimitsTable {
+        /// Most WebSockets of the route at a time, handshakes under way included. Default no limit. Refused with 503.
+        websockets: usize,
+        /// Most of each client network (`limits.client_prefix_v4`, `_v6`). Default no limit. Refused with 429.
+        websockets_per_client: usize,
+        /// Most of each `Origin`; clients that send none count as one. Default no limit. Refused with 503.
+        websockets_per_origin: usize,
+        /// Opening handshakes a second. Default no limit. Refused with 503 and a `Retry-After` that differs from client
+        /// to client.
+        handshakes_per_second: usize,
+        /// How many handshakes may come at once. Default one second's worth.
+        handshakes_burst: usize,
+        /// Opening handshakes a second from each client network. Default no limit. Refused with 429, and the time until
+        /// the next may come as `Retry-After`.
+        handshakes_per_second_per_client: usize,
+        /// How many handshakes of one client network may come at once. Default one second's worth.
+        handshakes_burst_per_client: usize,
     }
 }
 

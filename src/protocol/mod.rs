@@ -9,6 +9,7 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod http2;
 pub mod http2_meter;
+pub mod network;
 pub mod origin;
 pub mod proxy_header;
 pub mod request_framing;

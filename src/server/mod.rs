@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use keep_certificates::{Holder, Kept};
 
 use crate::{
+    admission::Admission,
     config::model::{Limits, Listener, ListenerTls, Model, PairFiles, ProxyProtocol},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
@@ -261,6 +262,7 @@ pub async fn run(model: Model, bound: Bound, mut orders: mpsc::Receiver<Order>) 
     let live = LiveParts {
         tracker: Tracker::default(),
         registry: Registry::default(),
+        admission: Admission::new(&model),
         next_id: Arc::new(AtomicU64::new(first_id())),
     };
     for (name, address) in bound.addresses() {

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::{
+    admission::Refusal,
     downstream::Malformed,
     protocol::{
         origin::OriginRefusal,
@@ -40,6 +41,8 @@ pub(super) enum ProxyError {
     Origin(#[from] OriginRefusal),
     #[error("this process stops and takes no new WebSocket; come back in {retry_after} s")]
     Draining { retry_after: u64 },
+    #[error("{refusal}; come back in {retry_after} s")]
+    Limit { refusal: Refusal, retry_after: u64 },
     #[error("the request has passed through here too often: an upstream leads back to this proxy")]
     Loop,
     #[error(transparent)]
@@ -69,9 +72,10 @@ impl ProxyError {
             | Self::WebSocketNotAllowed
             | Self::Handshake(_)
             | Self::Origin(_)
+            | Self::Limit { refusal: Refusal::ClientRate { .. } | Refusal::ClientFull, .. }
             | Self::Upstream(UpstreamError::RequestBody(_)) => Some(Side::Downstream),
             Self::Upstream(_) | Self::Accept(_) | Self::UnaskedSwitch | Self::SwitchLost => Some(Side::Upstream),
-            Self::Draining { .. } | Self::Loop | Self::MissingFact(_) => None,
+            Self::Draining { .. } | Self::Limit { .. } | Self::Loop | Self::MissingFact(_) => None,
         }
     }
 
@@ -91,6 +95,13 @@ impl ProxyError {
             Self::Handshake(error) => error.rule(),
             Self::Origin(error) => error.rule(),
             Self::Draining { .. } => "draining",
+            Self::Limit { refusal, .. } => match refusal {
+                Refusal::ClientRate { .. } => "client-rate",
+                Refusal::ClientFull => "client-full",
+                Refusal::OriginFull => "origin-full",
+                Refusal::RouteFull => "route-full",
+                Refusal::RouteRate => "route-rate",
+            },
             Self::Loop => "loop",
             Self::Upstream(error) => match error {
                 UpstreamError::Dial(error) => error.rule(),

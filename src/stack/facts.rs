@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe` |
 //! | [`RequestId`] | `observe` | `respond`, `switch` |
-//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `switch`, `rewrite` |
+//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `limit`, `switch`, `rewrite` |
 //! | `Arc<Target>` | `check_request` | `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
-//! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `switch`, `verify_accept`, `rewrite`, `forward` |
+//! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
 //! | [`Opening`] | `check_handshake` | `verify_accept`, `switch` |
+//! | [`Admitted`] | `limit` | `switch` |
 
 use std::{fmt, sync::Arc};
 
@@ -16,6 +17,7 @@ use http::Extensions;
 
 use super::error::ProxyError;
 use crate::{
+    admission::Slot,
     config::model::Route,
     protocol::{address::PeerAddress, websocket::OpeningHandshake},
 };
@@ -41,6 +43,10 @@ pub(super) struct MatchedRoute(pub(super) Arc<Route>);
 /// The proof that the opening handshake was checked.
 #[derive(Clone, Debug)]
 pub(super) struct Opening(pub(super) Arc<OpeningHandshake>);
+
+/// The place among the live WebSockets of its route; free again when its last holder lets go.
+#[derive(Clone, Debug)]
+pub(super) struct Admitted(#[expect(dead_code, reason = "held, never read")] pub(super) Arc<Slot>);
 
 /// Reads a fact that an outer layer must have written.
 ///

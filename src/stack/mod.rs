@@ -11,6 +11,7 @@ mod error;
 mod facts;
 mod forward;
 mod identify_client;
+mod limit;
 mod match_route;
 mod observe;
 mod pace;
@@ -28,6 +29,7 @@ use std::{
 use tower::{Service, ServiceBuilder};
 
 use crate::{
+    admission::Admission,
     config::model::Model,
     drain::Tracker,
     protocol::{body::Body, forwarded},
@@ -45,6 +47,8 @@ pub struct LiveParts {
     pub tracker: Tracker,
     /// Where live WebSockets are listed.
     pub registry: Registry,
+    /// The limits of the routes, and what is counted for them.
+    pub admission: Admission,
     /// The id of the next request.
     pub next_id: Arc<AtomicU64>,
 }
@@ -82,6 +86,9 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
         .layer(check::CheckLayer(check_origin::CheckOrigin))
+        // After both: what they refuse costs no more than its answer, and takes nobody's place or turn. Counted before
+        // them, a page of another site could use up its visitors' turns, and a crowd of bad handshakes a route's.
+        .layer(check::CheckLayer(limit::Limit(live.admission.clone())))
         // Outside the verification: only a verified 101 may switch.
         .layer(switch::SwitchLayer { tracker: live.tracker.clone(), registry: live.registry.clone() })
         .layer(verify_accept::VerifyAcceptLayer)

@@ -18,6 +18,7 @@ use super::{
     facts::{self, RequestId},
 };
 use crate::{
+    admission::Refusal,
     downstream::Malformed,
     protocol::{body, websocket::HandshakeError},
     relay::Side,
@@ -90,6 +91,10 @@ fn status(error: &ProxyError) -> StatusCode {
             _ => StatusCode::BAD_REQUEST,
         },
         ProxyError::Draining { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        ProxyError::Limit { refusal, .. } => match refusal {
+            Refusal::ClientRate { .. } | Refusal::ClientFull => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::OriginFull | Refusal::RouteFull | Refusal::RouteRate => StatusCode::SERVICE_UNAVAILABLE,
+        },
         ProxyError::Loop => StatusCode::LOOP_DETECTED,
         ProxyError::Upstream(upstream) => match upstream {
             UpstreamError::Dial(crate::net::dial::DialError::Timeout { .. })
@@ -142,6 +147,14 @@ fn answer(error: &ProxyError, id: Option<RequestId>) -> Response {
         ProxyError::Draining { retry_after } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ProxyError::Limit { retry_after, .. } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                // A crowd that is sent away must not keep the places of its listener while it waits. One client alone
+                // may: its next attempt needs no further TLS handshake.
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
         ProxyError::Malformed(_) | ProxyError::Trace | ProxyError::Upstream(UpstreamError::RequestBody(_)) => {
             // Where one message was not understood, no further one can be found in the stream.

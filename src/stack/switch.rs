@@ -1,7 +1,7 @@
 //! On a verified 101: pairs both byte streams and hands them to the relay.
 //!
-//! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`, `RequestId`, `Agreed`. Refuses with 502 when the upstream's half is
-//! lost before anything went downstream.
+//! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`, `RequestId`, `Admitted`, `Agreed`. Refuses with 502 when the
+//! upstream's half is lost before anything went downstream.
 
 use std::{
     future::Future,
@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 use super::{
     Request, Response, chance,
     error::ProxyError,
-    facts::{self, Client, MatchedRoute, RequestId},
+    facts::{self, Admitted, Client, MatchedRoute, RequestId},
     shown,
 };
 use crate::{
@@ -129,6 +129,7 @@ struct Opened {
     origin: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
     session: Session,
+    admitted: Option<Admitted>,
 }
 
 impl Opened {
@@ -144,6 +145,7 @@ impl Opened {
             route,
             origin: request.headers().contains_key(ORIGIN).then(|| shown::origin(request.headers()).into()),
             subprotocol: None,
+            admitted: extensions.get().cloned(),
         })
     }
 
@@ -165,13 +167,13 @@ impl Opened {
             tracing::info!(id = %self.id, route = %self.route.name, client = %self.client, "client left before its 101");
             return;
         };
-        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session } = self;
+        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session, admitted } = self;
         let policy = Arc::clone(&route.relay);
         let listed = registry.open(registry::Opening { id, client, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
         log_open(listed.entry(), &connection);
         let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
-        tracker.relay(Carried { relay, _place: connection.place() });
+        tracker.relay(Carried { relay, _place: connection.place(), _admitted: admitted });
     }
 }
 
@@ -180,10 +182,11 @@ fn lifetime(lifetime: Lifetime) -> Duration {
     lifetime.limit.saturating_sub(lifetime.jitter.mul_f64(chance::fraction()))
 }
 
-/// The task of one relay: its events, its place in the registry and its place in the listener's cap.
+/// The task of one relay: its events, its place in the registry, in the listener's cap and among those of its route.
 struct Carried {
     relay: Relay<Wire, Wire, Listed>,
     _place: Place,
+    _admitted: Option<Admitted>,
 }
 
 impl Future for Carried {

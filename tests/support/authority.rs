@@ -117,7 +117,7 @@ where
 
 /// Answers requests on one connection until it ends: a handshake with 101, everything else with `ok`.
 pub(crate) async fn web(mut client: Client<TlsStream<TcpStream>>) {
-    while let Some(head) = client.next_head().await {
+    while let Some(head) = client.head_or_end().await {
         if head.contains("Upgrade: websocket") {
             client.send(super::accepted("")).await;
             client.rest().await;

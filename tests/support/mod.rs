@@ -144,10 +144,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The next head, or nothing when the peer has left.
-    pub(crate) async fn next_head(&mut self) -> Option<String> {
-        let there = !self.seen.is_empty() || self.fill().await;
-        if there { Some(self.head().await) } else { None }
     /// A response's head; `None` when the stream ends, or fails, before it.
     pub(crate) async fn head_or_end(&mut self) -> Option<String> {
         while !self.seen.windows(4).any(|window| window == b"\r\n\r\n") {

@@ -1,5 +1,6 @@
 //! From the file as written to the model, gathering every problem before it answers.
 
+mod limits;
 mod listener;
 mod relay;
 mod route;
@@ -113,6 +114,7 @@ fn limits(raw: raw::LimitsTable, problems: &mut Problems<'_>) -> Limits {
         max_streams: u32::try_from(number(raw.max_streams, 1..=1000, 128, problems)).unwrap_or(u32::MAX),
         body_timeout: span(raw.body_timeout, "60s", Duration::from_secs(60), problems),
         write_timeout: span(raw.write_timeout, "60s", Duration::from_secs(60), problems),
+        client_prefixes: limits::client_prefixes(raw.client_prefix_v4, raw.client_prefix_v6, problems),
     }
 }
 

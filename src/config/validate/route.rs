@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{relay, unique};
+use super::{limits, relay, unique};
 use crate::{
     config::{
         error::{Problems, nearest},
@@ -43,6 +43,8 @@ pub(super) fn routes(
         }
         let waivers = waivers(raw.handshake, raw.waive, problems);
         let origin = origin(raw.origin.map(|given| given.value).unwrap_or_default(), problems);
+        let websocket = raw.websocket.is_none_or(|given| given.value);
+        let limits = limits::route(raw.limits, websocket, problems);
         let upstream = match raw.upstream {
             None => {
                 problems.at(&place, "this route has no `upstream`; name one of the `[upstream.NAME]` tables");
@@ -65,13 +67,14 @@ pub(super) fn routes(
             hosts,
             path,
             upstream,
-            websocket: raw.websocket.is_none_or(|given| given.value),
+            websocket,
             other_upgrades: match raw.other_upgrades.map(|given| given.value) {
                 Some(raw::OtherUpgradesWord::Refuse) => OtherUpgrades::Refuse,
                 Some(raw::OtherUpgradesWord::Drop) | None => OtherUpgrades::Drop,
             },
             waivers,
             origin,
+            limits,
             relay,
         }));
     }
