@@ -3,15 +3,20 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{
     ACCEPT, Answer, Client, Proxy, Upstream, accepted,
     frames::{MASK, TEXT, close, frame, reset_on_drop},
-    handshake, within,
+    handshake,
+    process::{DEVELOPMENT, Process},
+    within,
 };
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 
 /// Connects from an address of its own: all of 127.0.0.0/8 is this machine.
 async fn from(address: [u8; 4], to: SocketAddr) -> Client<TcpStream> {
@@ -50,9 +55,79 @@ async fn a_client_has_its_own_places() {
     assert!((1..=5).contains(&after), "{after}");
     assert_eq!(proxy.open(2, "").await.0.status, 101, "another client has its own");
     // The connection that was refused goes on: a plain request is not limited, and the place is free in time.
-    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.status, 200);
+    assert_eq!(client.ask(GET).await.status, 200);
     drop(two_held);
     within("free place", async { while client.ask(handshake("")).await.status != 101 {} }).await;
+}
+
+fn echo_behind(listener: &str) -> String {
+    format!("[[listener]]\n{listener}\n[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n")
+}
+
+/// Long before the proxy would close a connection that says nothing.
+async fn assert_closed_at_once(mut client: Client<TcpStream>) {
+    let rest = timeout(Duration::from_secs(4), client.rest()).await;
+    assert_eq!(rest.expect("it was let in"), b"");
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_and_the_next_is_closed_at_once() {
+    let listen = "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nmax_connections_per_client = 2";
+    let proxy = Proxy::start(&echo_behind(listen)).await;
+    let mut relayed = proxy.client(1).await;
+    assert_eq!(relayed.ask(handshake("")).await.status, 101);
+    let mut plain = from([127, 0, 1, 1], proxy.addresses[1]).await;
+    assert_eq!(plain.ask(GET).await.status, 200);
+    for address in &proxy.addresses {
+        assert_closed_at_once(from([127, 0, 1, 1], *address).await).await;
+    }
+    assert_eq!(proxy.client(2).await.ask(GET).await.status, 200, "another client has its own");
+    drop(relayed);
+    within("free place", async {
+        loop {
+            let mut next = proxy.client(1).await;
+            // Whoever is refused may be reset while it writes.
+            let _reset = next.stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            if next.rest().await.starts_with(b"HTTP/1.1 200") {
+                return;
+            }
+        }
+    })
+    .await;
+    assert_eq!(plain.ask(GET).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
+    let listen = "listen = \"127.0.0.1:0\"\nmax_connections_per_client = 1";
+    let proxy = Proxy::start(&format!("trusted_proxies = [\"127.0.1.7\"]\n{}", echo_behind(listen))).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let mut client = proxy.client(7).await;
+        assert_eq!(client.ask(GET).await.status, 200);
+        held.push(client);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_refused_before_tls_and_told_in_one_line() {
+    let listen = format!("listen = \"127.0.0.1:0\"\nmax_connections_per_client = 1\n{DEVELOPMENT}");
+    let mut process = Process::start(&echo_behind(&listen)).await;
+    let mut held = process.connect_either().await;
+    assert_eq!(held.ask(GET).await.status, 200);
+    for _ in 0..500 {
+        assert_closed_at_once(process.connect().await).await;
+    }
+    assert_eq!(held.ask(GET).await.status, 200);
+    process.terminate();
+    process.exit_code().await;
+    let told = process.seen.iter().filter(|event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("max_connections_per_client reached"))
+    });
+    let told: Vec<_> = told.collect();
+    assert!((1..=3).contains(&told.len()), "{told:#?}");
+    assert_eq!((&told[0]["client"], &told[0]["refused"]), (&"127.0.0.1".into(), &1.into()));
+    assert_eq!(process.count("TLS handshake failed"), 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
-//! Limits that hold before work is done: how many WebSockets may live and how fast new ones may come.
+//! Limits that hold before work is done: how many connections and WebSockets may live, and how fast new ones may come.
 //!
 //! Shared by all worker threads; no lock is held for longer than one look into a map.
 
+mod connections;
 mod counts;
 mod rate;
 mod seldom;
@@ -27,6 +28,7 @@ use crate::{
         origin::Origin,
     },
 };
+pub use connections::{ClientConnections, ClientPlace};
 use counts::{Counted, Counts};
 use rate::{ClientRate, RouteRate};
 

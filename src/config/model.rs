@@ -44,6 +44,8 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// Most connections at a time, relays included.
     pub max_connections: usize,
+    /// Most of them from one client network; `None` is no limit.
+    pub max_connections_per_client: Option<usize>,
     /// TLS material; `None` is plain.
     pub tls: Option<ListenerTls>,
     /// Whether connections begin with a PROXY header, and whose.

@@ -102,6 +102,9 @@ raw_table! {
         name: String,
         /// Most connections at a time, WebSockets included. Default 10000. Further ones wait in the kernel.
         max_connections: usize,
+        /// Most of them from one client network (`limits.client_prefix_v4`, `_v6`). Default no limit. Further ones are
+        /// closed at once, before TLS. Peers in `trusted_proxies` are not limited: their connections carry many clients.
+        max_connections_per_client: usize,
         /// TLS material. Without it the listener is plain.
         tls: TlsTable,
         /// Every connection begins with a PROXY header, version 1 or 2. Without this key one is an error, as is any

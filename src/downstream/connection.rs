@@ -22,6 +22,7 @@ use super::{
     strict_io::StrictIo,
 };
 use crate::{
+    admission::ClientPlace,
     drain::Tracker,
     net::{Wire, tls::TlsFacts},
     protocol::{
@@ -48,10 +49,12 @@ pub struct Connection {
     place: Place,
 }
 
-/// The place that a connection takes in its listener's cap; free again when the last clone is dropped.
+/// The place that a connection takes in its listener's cap and among those of its client; free again when the last
+/// clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
+    _client: ClientPlace,
 }
 
 impl Connection {
@@ -60,7 +63,8 @@ impl Connection {
         let client = tls.as_ref().and_then(|tls| tls.client.as_deref());
         let certificate = client
             .map(|client| Told::new(&client.der, client.subject.as_deref(), &client.alternatives, &client.fingerprint));
-        Self { listener, remote, peer: remote.into(), tls, certificate, place: Place { _permit: Arc::new(permit) } }
+        let place = Place { _permit: Arc::new(permit), _client: ClientPlace::default() };
+        Self { listener, remote, peer: remote.into(), tls, certificate, place }
     }
 
     /// The subject of the client's certificate, for the log.
@@ -68,7 +72,14 @@ impl Connection {
         self.tls.as_ref()?.client.as_ref()?.subject.as_deref()
     }
 
-    /// Its place in the cap, for a relay that outlives it.
+    /// The same with the place it takes among the connections of its client.
+    #[must_use]
+    pub fn among(mut self, client: ClientPlace) -> Self {
+        self.place._client = client;
+        self
+    }
+
+    /// Its places, for a relay that outlives it.
     pub fn place(&self) -> Place {
         self.place.clone()
     }

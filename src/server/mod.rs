@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use keep_certificates::{Holder, Kept};
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, ClientConnections},
     config::model::{Limits, Listener, ListenerTls, Model, PairFiles, ProxyProtocol},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
@@ -103,6 +103,7 @@ struct BoundListener {
     tls: Option<BoundTls>,
     proxy_protocol: Option<Arc<ProxyProtocol>>,
     permits: Arc<Semaphore>,
+    clients: ClientConnections,
 }
 
 #[derive(Clone)]
@@ -171,7 +172,9 @@ pub fn bind(model: &Model) -> Result<Bound, ServerError> {
         let sockets = bind_all(listener, workers)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
         let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
-        listeners.push(BoundListener { name: listener.name.as_str().into(), sockets, tls, proxy_protocol, permits });
+        let clients = ClientConnections::new(listener, model);
+        let name = listener.name.as_str().into();
+        listeners.push(BoundListener { name, sockets, tls, proxy_protocol, permits, clients });
     }
     Ok(Bound { listeners })
 }

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
 use crate::{
+    admission::ClientConnections,
     config::model::{Model, ProxyProtocol},
     downstream::{self, Connection, ConnectionLimits, Http2Options},
     drain::Tracker,
@@ -64,7 +65,7 @@ pub(super) fn start(
         websocket: model.routes.all().iter().any(|route| route.websocket),
     };
     let mut shares: Vec<Vec<(net::TcpListener, Front)>> = Vec::new();
-    for BoundListener { name, sockets, tls, proxy_protocol, permits } in bound.listeners {
+    for BoundListener { name, sockets, tls, proxy_protocol, permits, clients } in bound.listeners {
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
         for (share, sockets) in shares.iter_mut().zip(sockets) {
             share.extend(sockets.into_iter().map(|socket| {
@@ -75,6 +76,7 @@ pub(super) fn start(
                     limits: Arc::clone(&limits),
                     http2,
                     permits: Arc::clone(&permits),
+                    clients: clients.clone(),
                 };
                 (socket, front)
             }));
@@ -137,6 +139,7 @@ struct Front {
     limits: Arc<ConnectionLimits>,
     http2: Http2Options,
     permits: Arc<tokio::sync::Semaphore>,
+    clients: ClientConnections,
 }
 
 impl Front {
@@ -159,6 +162,8 @@ impl Front {
             () = tracker.draining(), if self.proxy_protocol.is_some() => return,
         };
         let Some(Introduced { remote, probe, .. }) = introduced else { return };
+        // Before TLS, which costs more than all that follows.
+        let Some(place) = self.clients.enter(remote) else { return };
         let (io, facts) = match &self.tls {
             None => (Wire::Tcp(stream), None),
             Some(bound) => {
@@ -179,7 +184,7 @@ impl Front {
                 }
             }
         };
-        let connection = Connection::new(self.name, remote, facts, permit);
+        let connection = Connection::new(self.name, remote, facts, permit).among(place);
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
         } else {

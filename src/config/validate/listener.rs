@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{number, span, trusted_peers, unique};
+use super::{limits, number, span, trusted_peers, unique};
 use crate::config::{
     error::Problems,
     model::{ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
@@ -55,6 +55,7 @@ pub(super) fn listeners(
             name: raw.name.map_or(first, |given| given.value),
             addresses,
             max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
+            max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
             tls: tls.flatten(),
             proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, problems)),
         });
