@@ -1,15 +1,15 @@
 //! Limits that hold before work is done, and counts that move back however it ends.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep, timeout},
 };
 
 use crate::support::{
-    ACCEPT, Answer, Client, Proxy, Upstream, accepted,
+    ACCEPT, Answer, Client, Proxy, Upstream, accepted, connect_from,
     frames::{MASK, TEXT, close, frame, reset_on_drop},
     handshake,
     process::{DEVELOPMENT, Process},
@@ -18,16 +18,9 @@ use crate::support::{
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 
-/// Connects from an address of its own: all of 127.0.0.0/8 is this machine.
-async fn from(address: [u8; 4], to: SocketAddr) -> Client<TcpStream> {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((address, 0).into()).unwrap();
-    Client::new(within("connection", socket.connect(to)).await.unwrap())
-}
-
 impl Proxy {
     async fn client(&self, last: u8) -> Client<TcpStream> {
-        from([127, 0, 1, last], self.addresses[0]).await
+        connect_from([127, 0, 1, last], self.addresses[0]).await
     }
 
     /// One opening handshake from a client of its own, and the connection it came on.
@@ -76,10 +69,10 @@ async fn a_client_has_so_many_connections_and_the_next_is_closed_at_once() {
     let proxy = Proxy::start(&echo_behind(listen)).await;
     let mut relayed = proxy.client(1).await;
     assert_eq!(relayed.ask(handshake("")).await.status, 101);
-    let mut plain = from([127, 0, 1, 1], proxy.addresses[1]).await;
+    let mut plain = connect_from([127, 0, 1, 1], proxy.addresses[1]).await;
     assert_eq!(plain.ask(GET).await.status, 200);
     for address in &proxy.addresses {
-        assert_closed_at_once(from([127, 0, 1, 1], *address).await).await;
+        assert_closed_at_once(connect_from([127, 0, 1, 1], *address).await).await;
     }
     assert_eq!(proxy.client(2).await.ask(GET).await.status, 200, "another client has its own");
     drop(relayed);

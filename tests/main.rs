@@ -30,6 +30,7 @@ mod proxy_protocol;
 mod relay;
 mod smuggling;
 mod soak;
+mod storm;
 mod support;
 mod tls;
 mod upstream_tls;

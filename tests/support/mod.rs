@@ -7,7 +7,7 @@ use switchgate::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -176,6 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.send(request).await;
         self.answer().await
     }
+}
+
+/// Connects from an address of its own: all of 127.0.0.0/8 is this machine.
+pub(crate) async fn connect_from(address: [u8; 4], to: SocketAddr) -> Client<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    Client::new(within("connection", socket.connect(to)).await.unwrap())
 }
 
 /// A right opening handshake with further lines, each ended by CRLF.
