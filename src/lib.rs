@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod downstream;
 pub mod drain;
+pub mod http2;
 pub mod net;
 pub mod probe;
 pub mod protocol;

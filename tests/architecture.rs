@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["probe", "telemetry", "server"],
     &["stack"],
     &["downstream", "upstream"],
-    &["registry"],
+    &["http2", "registry"],
     &["admission", "net", "relay", "drain"],
     &["config"],
     &["protocol"],

@@ -4,7 +4,6 @@ pub mod certificates;
 pub mod client_certificate;
 pub mod development;
 pub mod dial;
-pub mod http2_stream;
 pub mod listener;
 pub mod open_files;
 pub mod proxy_protocol;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use rustls::{ClientConfig, pki_types::ServerName};
-use switchgate::net::{http2_stream::Http2Stream, tls};
+use switchgate::{http2::Http2Stream, net::tls};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 

@@ -10,15 +10,17 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tower::{Service, ServiceExt};
 
-use super::{
-    super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch},
-    body::{self, RequestBody},
-};
+use super::super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch};
 use crate::{
-    net::{Wire, http2_stream::Http2Stream},
+    http2::{
+        Http2Stream,
+        body::{self, Inbound, SendError},
+    },
+    net::Wire,
     protocol::{
         body::{self as bodies, Body},
-        http2::{self, Asked},
+        http2 as protocol,
+        http2::Asked,
         request_framing::FramingError,
     },
 };
@@ -39,7 +41,7 @@ pub(super) async fn serve<S>(
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     let protocol = protocol.as_ref().map(h2::ext::Protocol::as_str);
     let translated = match random() {
-        Some(nonce) => http2::translate_request(&mut head, protocol, nonce, limits.max_header_count),
+        Some(nonce) => protocol::translate_request(&mut head, protocol, nonce, limits.max_header_count),
         // A system without random bytes has no keys either.
         None => return respond.send_reset(Reason::INTERNAL_ERROR),
     };
@@ -54,8 +56,7 @@ pub(super) async fn serve<S>(
     let (switch, pending) = oneshot::channel();
     let (request, stream) = match asked {
         Asked::Response => {
-            let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-            let body = RequestBody::new(stream, length, limits.body_timeout);
+            let body = Inbound::new(&head.headers, stream).within(limits.body_timeout);
             let body = if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() };
             (Request::from_parts(head, body), None)
         }
@@ -82,7 +83,7 @@ pub(super) async fn serve<S>(
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (mut head, body) = response.into_parts();
-    http2::translate_response(&mut head, asked);
+    protocol::translate_response(&mut head, asked);
     if switched {
         // Everything else in the answer is for hops of HTTP/1.1.
         if let (Some(stream), Ok(send)) = (stream, reply(&mut respond, head, false)) {
@@ -98,7 +99,14 @@ pub(super) async fn serve<S>(
     if let Ok(send) = reply(&mut respond, head, ends)
         && !ends
     {
-        body::send(body, send, limits.write_timeout).await;
+        match body::send(body, send, limits.write_timeout).await {
+            Ok(()) | Err(SendError::Lost) => {}
+            // The event of the request says so.
+            Err(SendError::Body(_)) => {}
+            Err(SendError::Stalled(limit)) => {
+                tracing::debug!(?limit, "the client took nothing of a response (limits.write_timeout)");
+            }
+        }
     }
 }
 

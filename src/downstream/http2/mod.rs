@@ -1,6 +1,5 @@
 //! One HTTP/2 connection of a client (RFC 9113), with WebSockets among its streams (RFC 8441).
 
-mod body;
 mod exchange;
 mod metered_io;
 

@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Io;
+use crate::net::Io;
 
 /// Most bytes that a write takes: what a full frame of the default size carries (RFC 9113 §4.2).
 const MAX_WRITE: usize = 16 * 1024;

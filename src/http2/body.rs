@@ -1,0 +1,162 @@
+//! Bodies over HTTP/2, each under its window.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, header::CONTENT_LENGTH};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::{
+    net::timer::Timer,
+    protocol::body::{Body, BodyError},
+};
+
+/// The peer sent nothing of a body for too long.
+#[derive(Debug, Error)]
+#[error("the body stopped for longer than {0:?} (limits.body_timeout)")]
+struct Stalled(Duration);
+
+/// The body of a message that comes in.
+#[derive(Debug)]
+pub struct Inbound {
+    stream: RecvStream,
+    length: Option<u64>,
+    limit: Option<Duration>,
+    silence: Timer,
+}
+
+impl Inbound {
+    /// Without a limit on its silence. The length is what the head says; the connection sees to it that it is true.
+    pub fn new(head: &HeaderMap, stream: RecvStream) -> Self {
+        let length = head.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        Self { stream, length, limit: None, silence: Timer::default() }
+    }
+
+    /// The same that breaks when nothing comes for `limit`.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(data) = ready!(self.stream.poll_data(cx)) {
+            let data = data?;
+            // Whoever asked takes it now: the window opens as fast as the upstream takes.
+            self.stream.flow_control().release_capacity(data.len())?;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(polled) = self.poll_stream(cx) {
+            self.silence.stop();
+            return Poll::Ready(polled.map(|frame| frame.map_err(BodyError::new)));
+        }
+        if let Some(limit) = self.limit {
+            self.silence.start_if_idle(limit);
+            if self.silence.poll_elapsed(cx) {
+                return Poll::Ready(Some(Err(BodyError::new(Stalled(limit)))));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Why a body was not sent to its end. The stream is reset then.
+#[derive(Debug)]
+pub enum SendError {
+    /// It broke on its way here.
+    Body(BodyError),
+    /// The peer took nothing of it for so long.
+    Stalled(Duration),
+    /// The stream ended first.
+    Lost,
+}
+
+/// Sends a body to its end.
+///
+/// # Errors
+/// See [`SendError`]; the peer may take nothing for `limit`.
+pub async fn send(mut body: Body, mut stream: SendStream<Bytes>, limit: Duration) -> Result<(), SendError> {
+    loop {
+        let next = tokio::select! {
+            next = body.frame() => next,
+            // Also while the body is silent.
+            _gone = poll_fn(|cx| stream.poll_reset(cx)) => return Err(SendError::Lost),
+        };
+        let frame = match next {
+            None => return stream.send_data(Bytes::new(), true).map_err(|_| SendError::Lost),
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Err(SendError::Body(error));
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let last = body.is_end_stream();
+                send_data(&mut stream, data, last, limit).await?;
+                if last {
+                    return Ok(());
+                }
+            }
+            // There is nothing else.
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return stream.send_trailers(trailers).map_err(|_| SendError::Lost);
+                }
+            }
+        }
+    }
+}
+
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    last: bool,
+    limit: Duration,
+) -> Result<(), SendError> {
+    loop {
+        stream.reserve_capacity(data.remaining());
+        while data.has_remaining() && stream.capacity() == 0 {
+            match timeout(limit, poll_fn(|cx| stream.poll_capacity(cx))).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(_)) | None) => return Err(SendError::Lost),
+                Err(_) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Err(SendError::Stalled(limit));
+                }
+            }
+        }
+        let now = data.split_to(data.remaining().min(stream.capacity()));
+        let ends = last && !data.has_remaining();
+        stream.send_data(now, ends).map_err(|_| SendError::Lost)?;
+        if !data.has_remaining() {
+            return Ok(());
+        }
+    }
+}
