@@ -81,7 +81,7 @@ max_head_size = "1MiB"
     let expected = "\
 p.toml:1:1: unknown key `vai`; did you mean `via`?
 p.toml:2:20: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`, or `unix`
-p.toml:5:10: `8080` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`
+p.toml:5:10: `8080` is no address with a port; expected `127.0.0.1:8080`, `[::]:443` or `unix:/run/gate.sock`
 p.toml:6:1: unknown key `max_conections`; did you mean `max_connections`?
 p.toml:9:8: `a.example:80` can never match a host; expected `example.com`, `*.example.com` or `*`, without a port
 p.toml:10:8: `chat` can never match a path; it begins with `/`, is ASCII, and holds no space, `//`, dot segment, `%`, `;`, `\\`, `?` or `#`
@@ -206,4 +206,21 @@ p.toml:3:30: this wait cannot be \"off\"; write a duration, such as the default 
 p.toml:6:27: `proxy_protocol` has no `from`; name the balancers, as in `from = [\"10.0.0.0/8\"]`
 p.toml:9:28: `lan`: it is neither an address nor a network; write `10.0.0.0/8` or `::1`, or `unix`";
     assert_eq!(errors, expected);
+}
+
+#[test]
+fn what_a_unix_socket_cannot_be_is_said() {
+    let text = "[[listener]]\nlisten = [\"unix:a.sock\", \"unix:a.sock\", \"unix:\", \"unix:@a\"]\nunix_mode = \"0888\"\n\
+                [[listener]]\nlisten = \"unix:b.sock\"\ntls = { certificate = \"c\", key = \"k\" }\n\
+                [[listener]]\nlisten = \"127.0.0.1:0\"\nunix_mode = \"0660\"\n\
+                [[route]]\nupstream = \"e\"\n[upstream.e]\nurl = \"builtin:echo\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:2:26: `unix:a.sock` is listened on twice; keep one
+p.toml:2:41: `unix:` names no file; expected `unix:/run/gate.sock`
+p.toml:2:50: `unix:@a` names no file; expected `unix:/run/gate.sock`
+p.toml:3:13: `0888` are no permissions; expected such as \"0660\"
+p.toml:5:10: a Unix-domain socket has no TLS: what passes there stays on this machine; give it a listener of its own without `tls`
+p.toml:9:13: `unix_mode` does nothing here; add a `unix:` path to `listen` or leave it out";
+    assert_eq!(errors, expected, "\n{errors}");
 }

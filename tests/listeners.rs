@@ -76,7 +76,7 @@ async fn running_out_of_descriptors_is_survived() {
 }
 
 /// What the program says when it cannot start, and its exit code.
-async fn refusal(config: &str, folder: &Path) -> (String, Option<i32>) {
+pub(crate) async fn refusal(config: &str, folder: &Path) -> (String, Option<i32>) {
     std::fs::write(folder.join("proxy.toml"), config).unwrap();
     let output = shell("exec \"$0\"", folder, "warn").stdin(Stdio::null()).output();
     let output = within("exit", output).await.unwrap();

@@ -33,4 +33,5 @@ mod soak;
 mod storm;
 mod support;
 mod tls;
+mod unix_listeners;
 mod upstream_tls;

@@ -1,9 +1,10 @@
 //! The config as understood: immutable values that were checked.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{relay_policy::Policy, route_limits::RouteLimits};
 use crate::protocol::{
+    address::ListenAddress,
     client_address::{TrustedFields, TrustedPeer},
     network::ClientPrefixes,
     origin::OriginPolicy,
@@ -41,7 +42,9 @@ pub struct Listener {
     /// Its name in the log; the first address unless given.
     pub name: String,
     /// Where it listens; at least one.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ListenAddress>,
+    /// Permission bits of its files; `None` leaves them to the umask.
+    pub unix_mode: Option<u32>,
     /// Most connections at a time, relays included.
     pub max_connections: usize,
     /// Most of them from one client network; `None` is no limit.

@@ -96,8 +96,12 @@ raw_table! {
 raw_table! {
     /// Addresses that share TLS material and a cap.
     ListenerTable {
-        /// `address:port`, or several. IPv6 as `[::]:443`.
+        /// `address:port`, or several. IPv6 as `[::]:443`. `unix:/run/switchgate/gate.sock` is a Unix-domain socket,
+        /// without TLS; a relative path is taken from this file's folder.
         listen: OneOrMany,
+        /// Who may connect to its Unix-domain sockets, as for chmod: `"0660"` is the owner and the group. Default what
+        /// the umask leaves, mostly the owner alone.
+        unix_mode: String,
         /// Name in the log. Default the first address.
         name: String,
         /// Most connections at a time, WebSockets included. Default 10000. Further ones wait in the kernel.

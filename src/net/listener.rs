@@ -3,19 +3,22 @@
 use std::{
     io,
     net::{self, SocketAddr},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix},
     sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
+use super::Wire;
+use crate::protocol::address::PeerAddress;
+
 /// Connections the kernel may hold that were not accepted yet; Linux caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// First and longest wait after an accept that failed for want of a resource.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -67,13 +70,40 @@ pub fn prepare<S: AsFd>(socket: &S) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
+/// A socket that listens, before a runtime has it.
+#[derive(Debug)]
+pub enum BoundSocket {
+    /// One of those that share an address.
+    Tcp(net::TcpListener),
+    /// One of those that share a socket.
+    Unix(unix::net::UnixListener),
+}
+
+/// The same, of a runtime.
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    async fn accept(&self) -> io::Result<(Wire, PeerAddress)> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, remote)| (Wire::Tcp(stream), remote.into())),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| (Wire::boxed(stream), PeerAddress::Local))
+            }
+        }
+    }
+}
+
 /// One accepted connection; its place in the listener's cap is free again when `permit` is dropped.
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Wire,
     /// The peer's address.
-    pub remote: SocketAddr,
+    pub remote: PeerAddress,
     /// The place it takes.
     pub permit: OwnedSemaphorePermit,
 }
@@ -81,15 +111,22 @@ pub struct Accepted {
 /// Accepts from one socket, never more at a time than the permits allow.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: Listening,
     permits: Arc<Semaphore>,
     name: Arc<str>,
 }
 
 impl Acceptor {
     /// Joins a bound socket and the permits that all sockets of one listener share.
-    pub fn new(listener: TcpListener, permits: Arc<Semaphore>, name: Arc<str>) -> Self {
-        Self { listener, permits, name }
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    pub fn new(socket: BoundSocket, permits: Arc<Semaphore>, name: Arc<str>) -> io::Result<Self> {
+        let listener = match socket {
+            BoundSocket::Tcp(socket) => Listening::Tcp(TcpListener::from_std(socket)?),
+            BoundSocket::Unix(socket) => Listening::Unix(UnixListener::from_std(socket)?),
+        };
+        Ok(Self { listener, permits, name })
     }
 
     /// Waits for a connection, then for a place for it.
@@ -146,6 +183,8 @@ fn peer_is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[tokio::test]
@@ -162,8 +201,7 @@ mod tests {
     async fn the_cap_holds_the_next_connection_until_a_place_is_free() {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor =
-            Acceptor::new(TcpListener::from_std(listener).unwrap(), Arc::new(Semaphore::new(1)), "test".into());
+        let acceptor = Acceptor::new(BoundSocket::Tcp(listener), Arc::new(Semaphore::new(1)), "test".into()).unwrap();
         let _first = TcpStream::connect(address).await.unwrap();
         let _second = TcpStream::connect(address).await.unwrap();
         let held = acceptor.accept().await;

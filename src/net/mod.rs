@@ -13,13 +13,14 @@ pub mod tls;
 pub mod tls_client;
 pub mod tls_failure;
 pub mod tls_stream;
+pub mod unix_listener;
 mod wire;
 
 use std::io;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 pub use wire::Wire;
@@ -47,6 +48,12 @@ fn pending_error(stream: &TcpStream) -> Option<io::Error> {
 impl Io for tokio_rustls::client::TlsStream<TcpStream> {
     fn take_error(&self) -> Option<io::Error> {
         pending_error(self.get_ref().0)
+    }
+}
+
+impl Io for UnixStream {
+    fn take_error(&self) -> Option<io::Error> {
+        self.take_error().unwrap_or_else(Some)
     }
 }
 

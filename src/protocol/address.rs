@@ -1,8 +1,9 @@
-//! The address of a peer, or of the client behind it.
+//! The address of a peer, or of the client behind it, and those that we listen on.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 /// Where a peer is, as far as is known.
@@ -40,6 +41,25 @@ impl fmt::Display for PeerAddress {
             Self::Socket(address) => address.fmt(f),
             Self::Ip(address) => address.fmt(f),
             Self::Local => f.write_str("unix"),
+        }
+    }
+}
+
+/// Where a listener accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// An address with a port.
+    Socket(SocketAddr),
+    /// A file, over a Unix-domain socket.
+    Unix(PathBuf),
+}
+
+/// As the config writes it.
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -6,7 +6,6 @@ mod worker;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, atomic::AtomicU64},
@@ -26,11 +25,14 @@ use crate::{
     net::{
         certificates::{Certificates, Stamp},
         development::{self, DevelopmentError},
-        listener, open_files,
+        listener::{self, BoundSocket},
+        open_files,
         server_tls::{self, ServerTls},
         tls::TlsError,
         tls_client::Identity,
+        unix_listener::{self, SocketFile, UnixBindError},
     },
+    protocol::address::ListenAddress,
     registry::Registry,
     stack::LiveParts,
     upstream::{Exchanges, SetupError},
@@ -45,9 +47,19 @@ pub enum ServerError {
         /// The listener's name.
         listener: String,
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// What the system said.
         source: io::Error,
+    },
+    /// A path cannot be bound.
+    #[error("cannot listen on {address} (listener `{listener}`): {source}")]
+    BindUnix {
+        /// The listener's name.
+        listener: String,
+        /// The path.
+        address: ListenAddress,
+        /// What is wrong.
+        source: UnixBindError,
     },
     /// A listener's TLS material is not usable.
     #[error("listener `{listener}`: {source}")]
@@ -93,13 +105,17 @@ fn cure(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Bound {
     listeners: Vec<BoundListener>,
+    /// Removed when the listeners close.
+    files: Vec<SocketFile>,
 }
 
 #[derive(Debug)]
 struct BoundListener {
     name: Arc<str>,
+    /// In the order of the config; port 0 has become a real port.
+    addresses: Vec<ListenAddress>,
     /// For each worker, one socket for each address.
-    sockets: Vec<Vec<TcpListener>>,
+    sockets: Vec<Vec<BoundSocket>>,
     tls: Option<BoundTls>,
     proxy_protocol: Option<Arc<ProxyProtocol>>,
     permits: Arc<Semaphore>,
@@ -132,11 +148,11 @@ impl std::fmt::Debug for BoundTls {
 
 impl Bound {
     /// Every bound address with its listener's name; port 0 has become a real port.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        let all = self.listeners.iter().flat_map(|listener| {
-            let addresses = listener.sockets.iter().take(1).flatten().filter_map(|socket| socket.local_addr().ok());
-            addresses.map(|address| (listener.name.to_string(), address))
-        });
+    pub fn addresses(&self) -> Vec<(String, ListenAddress)> {
+        let all = self
+            .listeners
+            .iter()
+            .flat_map(|listener| listener.addresses.iter().map(|address| (listener.name.to_string(), address.clone())));
         all.collect()
     }
 
@@ -167,16 +183,17 @@ pub struct Outcome {
 pub fn bind(model: &Model) -> Result<Bound, ServerError> {
     let workers = workers(model);
     let mut listeners = Vec::new();
+    let mut files = Vec::new();
     for listener in &model.listeners {
         let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls)).transpose()?;
-        let sockets = bind_all(listener, workers)?;
+        let (addresses, sockets) = bind_all(listener, workers, &mut files)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
         let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
         let clients = ClientConnections::new(listener, model);
         let name = listener.name.as_str().into();
-        listeners.push(BoundListener { name, sockets, tls, proxy_protocol, permits, clients });
+        listeners.push(BoundListener { name, addresses, sockets, tls, proxy_protocol, permits, clients });
     }
-    Ok(Bound { listeners })
+    Ok(Bound { listeners, files })
 }
 
 /// How many threads carry the traffic.
@@ -185,22 +202,45 @@ fn workers(model: &Model) -> NonZeroUsize {
     model.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn bind_all(listener: &Listener, workers: NonZeroUsize) -> Result<Vec<Vec<TcpListener>>, ServerError> {
-    let mut sockets: Vec<Vec<TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
-    for &wanted in &listener.addresses {
-        let failed = |source| ServerError::Bind { listener: listener.name.clone(), address: wanted, source };
-        let mut address = wanted;
-        if wanted.port() != 0 {
-            listener::probe_free(wanted).map_err(failed)?;
-        }
-        for of_worker in &mut sockets {
-            let socket = listener::bind(address).map_err(failed)?;
-            // Port 0 is chosen by the first; the others share it.
-            address = socket.local_addr().map_err(failed)?;
-            of_worker.push(socket);
+/// The addresses as they became, and the sockets of each worker.
+type BoundAddresses = (Vec<ListenAddress>, Vec<Vec<BoundSocket>>);
+
+fn bind_all(
+    listener: &Listener,
+    workers: NonZeroUsize,
+    files: &mut Vec<SocketFile>,
+) -> Result<BoundAddresses, ServerError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<BoundSocket>> = (0..workers.get()).map(|_| Vec::new()).collect();
+    for wanted in &listener.addresses {
+        let (name, address) = (|| listener.name.clone(), || wanted.clone());
+        let failed = |source| ServerError::Bind { listener: name(), address: address(), source };
+        match wanted {
+            &ListenAddress::Socket(wanted) => {
+                let mut address = wanted;
+                if wanted.port() != 0 {
+                    listener::probe_free(wanted).map_err(failed)?;
+                }
+                for of_worker in &mut sockets {
+                    let socket = listener::bind(address).map_err(failed)?;
+                    // Port 0 is chosen by the first; the others share it.
+                    address = socket.local_addr().map_err(failed)?;
+                    of_worker.push(BoundSocket::Tcp(socket));
+                }
+                addresses.push(ListenAddress::Socket(address));
+            }
+            ListenAddress::Unix(path) => {
+                let (socket, file) = unix_listener::bind(path, listener.unix_mode)
+                    .map_err(|source| ServerError::BindUnix { listener: name(), address: address(), source })?;
+                files.push(file);
+                for of_worker in &mut sockets {
+                    of_worker.push(BoundSocket::Unix(socket.try_clone().map_err(failed)?));
+                }
+                addresses.push(address());
+            }
         }
     }
-    Ok(sockets)
+    Ok((addresses, sockets))
 }
 
 /// Reads all that a start would read, without binding or making anything.
@@ -261,7 +301,7 @@ fn log_development_ca(ca: &Path) {
 ///
 /// # Errors
 /// When an upstream cannot be set up or a thread cannot be started. An upstream that is down is no error: it may come up.
-pub async fn run(model: Model, bound: Bound, mut orders: mpsc::Receiver<Order>) -> Result<Outcome, ServerError> {
+pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Order>) -> Result<Outcome, ServerError> {
     let live = LiveParts {
         tracker: Tracker::default(),
         registry: Registry::default(),
@@ -277,8 +317,10 @@ pub async fn run(model: Model, bound: Bound, mut orders: mpsc::Receiver<Order>) 
     kept.extend(exchanges.identities().map(|(name, Identity { files, stamp, certificates })| {
         Kept::new(Holder::Upstream(name.into()), files.clone(), Arc::clone(certificates), stamp.clone())
     }));
+    let files = std::mem::take(&mut bound.files);
     let workers = worker::start(&model, bound, &exchanges, &live)?;
     keep_certificates::until_stopped(kept, &mut orders).await;
+    drop(files);
     let outcome = shutdown::drain(&model.drain, &live, orders).await;
     workers.join().await;
     Ok(outcome)

@@ -3,13 +3,9 @@
 //! A connection is served by the thread that accepted it, to its end: nothing it does wakes another thread. See
 //! docs/adr/0001-one-runtime-per-core.md.
 
-use std::{io, net, sync::Arc, thread};
+use std::{io, sync::Arc, thread};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime,
-    sync::oneshot,
-};
+use tokio::{runtime, sync::oneshot};
 
 use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
 use crate::{
@@ -19,7 +15,7 @@ use crate::{
     drain::Tracker,
     net::{
         Wire,
-        listener::{Accepted, Acceptor},
+        listener::{Accepted, Acceptor, BoundSocket},
         proxy_protocol::{self, Introduced, ProxyProtocolError},
         tls,
     },
@@ -64,8 +60,8 @@ pub(super) fn start(
         // Offered only where some route can serve it (RFC 8441 section 3).
         websocket: model.routes.all().iter().any(|route| route.websocket),
     };
-    let mut shares: Vec<Vec<(net::TcpListener, Front)>> = Vec::new();
-    for BoundListener { name, sockets, tls, proxy_protocol, permits, clients } in bound.listeners {
+    let mut shares: Vec<Vec<(BoundSocket, Front)>> = Vec::new();
+    for BoundListener { name, sockets, tls, proxy_protocol, permits, clients, .. } in bound.listeners {
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
         for (share, sockets) in shares.iter_mut().zip(sockets) {
             share.extend(sockets.into_iter().map(|socket| {
@@ -108,11 +104,10 @@ pub(super) fn start(
 }
 
 /// The life of one thread.
-async fn work(share: Vec<(net::TcpListener, Front)>, stack: impl Stack, tracker: Tracker) {
+async fn work(share: Vec<(BoundSocket, Front)>, stack: impl Stack, tracker: Tracker) {
     for (socket, front) in share {
-        match TcpListener::from_std(socket) {
-            Ok(socket) => {
-                let acceptor = Acceptor::new(socket, Arc::clone(&front.permits), Arc::clone(&front.name));
+        match Acceptor::new(socket, Arc::clone(&front.permits), Arc::clone(&front.name)) {
+            Ok(acceptor) => {
                 tracker.background(front.accept(acceptor, stack.clone(), tracker.clone()));
             }
             Err(error) => report(&front, &error),
@@ -158,15 +153,17 @@ impl Front {
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { mut stream, remote, permit } = accepted;
         let introduced = tokio::select! {
-            introduced = self.introduce(&mut stream, remote.into()) => introduced,
+            introduced = self.introduce(&mut stream, remote) => introduced,
             () = tracker.draining(), if self.proxy_protocol.is_some() => return,
         };
         let Some(Introduced { remote, probe, .. }) = introduced else { return };
         // Before TLS, which costs more than all that follows.
         let Some(place) = self.clients.enter(remote) else { return };
         let (io, facts) = match &self.tls {
-            None => (Wire::Tcp(stream), None),
+            None => (stream, None),
             Some(bound) => {
+                // The config has TLS over TCP only.
+                let Wire::Tcp(stream) = stream else { return };
                 let handshake = tls::accept(bound.offer.config(), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
                     done = handshake => done,
@@ -193,7 +190,7 @@ impl Front {
     }
 
     /// Who opened the connection; `None` where a balancer had to say so and did not.
-    async fn introduce(&self, stream: &mut TcpStream, peer: PeerAddress) -> Option<Introduced> {
+    async fn introduce(&self, stream: &mut Wire, peer: PeerAddress) -> Option<Introduced> {
         let Some(rules) = &self.proxy_protocol else { return Some(Introduced::by_itself(peer)) };
         match proxy_protocol::accept(stream, peer, rules).await {
             Ok(introduced) => {

@@ -3,6 +3,7 @@ use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use switchgate::{
     config,
+    protocol::address::ListenAddress,
     server::{self, Order, Outcome},
 };
 use tokio::{
@@ -40,7 +41,11 @@ impl Proxy {
     pub(crate) async fn start_in(text: &str, folder: &Path) -> Self {
         let model = config::parse(text, &folder.join("proxy.toml")).unwrap_or_else(|errors| panic!("{errors}"));
         let bound = server::bind(&model).unwrap_or_else(|error| panic!("{error}"));
-        let addresses = bound.addresses().into_iter().map(|(_, address)| address).collect();
+        let sockets = bound.addresses().into_iter().filter_map(|(_, address)| match address {
+            ListenAddress::Socket(address) => Some(address),
+            ListenAddress::Unix(_) => None,
+        });
+        let addresses = sockets.collect();
         let (stop, stops) = mpsc::channel(2);
         let run =
             tokio::spawn(

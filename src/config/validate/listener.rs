@@ -1,18 +1,16 @@
 //! The listeners and their TLS.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashSet, path::Path, time::Duration};
 
 use super::{limits, number, span, trusted_peers, unique};
-use crate::config::{
-    error::Problems,
-    model::{ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
-    raw,
-    reader::Given,
+use crate::{
+    config::{
+        error::Problems,
+        model::{ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
+        raw,
+        reader::Given,
+    },
+    protocol::address::ListenAddress,
 };
 
 pub(super) fn listeners(
@@ -24,7 +22,7 @@ pub(super) fn listeners(
     if raws.is_empty() {
         problems.in_whole("there is no listener; add `[[listener]]` with `listen = \"127.0.0.1:8080\"`");
     }
-    let mut taken: HashMap<SocketAddr, ()> = HashMap::new();
+    let mut taken = HashSet::new();
     let mut names = HashSet::new();
     let mut all = Vec::new();
     for Given { value: raw, span: place } in raws {
@@ -34,15 +32,17 @@ pub(super) fn listeners(
         };
         let mut addresses = Vec::new();
         for text in &listen.value.0 {
-            match text.value.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 && taken.insert(address, ()).is_some() => {
+            match listen_address(text, folder) {
+                Ok(address) if is_fixed(&address) && !taken.insert(address.clone()) => {
                     problems.at(&text.span, format!("`{address}` is listened on twice; keep one"));
                 }
-                Ok(address) => addresses.push(address),
-                Err(_) => problems.at(
+                Ok(ListenAddress::Unix(_)) if raw.tls.is_some() => problems.at(
                     &text.span,
-                    format!("`{}` is no address with a port; expected `127.0.0.1:8080` or `[::]:443`", text.value),
+                    "a Unix-domain socket has no TLS: what passes there stays on this machine; give it a listener of \
+                     its own without `tls`",
                 ),
+                Ok(address) => addresses.push(address),
+                Err(problem) => problems.at(&text.span, problem),
             }
         }
         if listen.value.0.is_empty() {
@@ -53,6 +53,7 @@ pub(super) fn listeners(
         let first = addresses.first().map_or_else(String::new, ToString::to_string);
         all.push(Listener {
             name: raw.name.map_or(first, |given| given.value),
+            unix_mode: raw.unix_mode.and_then(|given| unix_mode(&given, &addresses, problems)),
             addresses,
             max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
             max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
@@ -61,6 +62,48 @@ pub(super) fn listeners(
         });
     }
     all
+}
+
+/// Longest path of a socket; the kernel has room for one byte more, which ends it.
+const MAX_PATH: usize = 107;
+
+fn listen_address(text: &Given<String>, folder: &Path) -> Result<ListenAddress, String> {
+    let Some(path) = text.value.strip_prefix("unix:") else {
+        let wrong = |_| {
+            let expected = "expected `127.0.0.1:8080`, `[::]:443` or `unix:/run/gate.sock`";
+            format!("`{}` is no address with a port; {expected}", text.value)
+        };
+        return text.value.parse().map(ListenAddress::Socket).map_err(wrong);
+    };
+    if path.is_empty() || path.starts_with('@') || path.ends_with('/') {
+        return Err(format!("`{}` names no file; expected `unix:/run/gate.sock`", text.value));
+    }
+    let path = folder.join(path);
+    let length = path.as_os_str().len();
+    if length > MAX_PATH {
+        return Err(format!(
+            "the path of a socket has at most {MAX_PATH} bytes, and this one has {length}; shorten it"
+        ));
+    }
+    Ok(ListenAddress::Unix(path))
+}
+
+/// Whether two of it would be one.
+fn is_fixed(address: &ListenAddress) -> bool {
+    !matches!(address, ListenAddress::Socket(address) if address.port() == 0)
+}
+
+fn unix_mode(given: &Given<String>, addresses: &[ListenAddress], problems: &mut Problems<'_>) -> Option<u32> {
+    let digits = given.value.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = u32::from_str_radix(&given.value, 8).ok().filter(|mode| digits && *mode <= 0o777);
+    if mode.is_none() {
+        problems.at(&given.span, format!("`{}` are no permissions; expected such as \"0660\"", given.value));
+    }
+    if !addresses.iter().any(|address| matches!(address, ListenAddress::Unix(_))) {
+        let text = "`unix_mode` does nothing here; add a `unix:` path to `listen` or leave it out";
+        problems.at(&given.span, text);
+    }
+    mode
 }
 
 fn proxy_protocol(given: Given<raw::ProxyProtocolTable>, problems: &mut Problems<'_>) -> ProxyProtocol {
