@@ -144,6 +144,23 @@ async fn the_address_told_counts_as_the_peers() {
 }
 
 #[tokio::test]
+async fn tls_that_ended_at_the_balancer_is_https() {
+    let proxy = Proxy::start(&front("", FROM_HERE)).await;
+    let address = [192, 0, 2, 7, 10, 0, 0, 1, 0x1f, 0x90, 1, 187];
+    let over_tls = [&address[..], &[0x20, 0, 5, 1, 0, 0, 0, 0]].concat();
+    for (rest, origin, status) in [
+        (&over_tls[..], "https://gate.test", 101),
+        (&over_tls, "http://gate.test", 403),
+        (&address, "https://gate.test", 403),
+        (&address, "http://gate.test", 101),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(binary(0x21, 0x11, rest)).await;
+        assert_eq!(client.ask(handshake(&format!("Origin: {origin}\r\n"))).await.status, status, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_sends_no_right_header_is_cut_off() {
     let mut process = Process::start(&front("", FROM_HERE)).await;
     for (bytes, reason) in [

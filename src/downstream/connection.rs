@@ -46,6 +46,8 @@ pub struct Connection {
     pub tls: Option<TlsFacts>,
     /// What upstreams are told of the client's certificate.
     pub certificate: Option<Told>,
+    /// Whether a balancer took TLS off it before it came here, and said so in a PROXY header.
+    pub tls_before: bool,
     place: Place,
 }
 
@@ -64,7 +66,7 @@ impl Connection {
         let certificate = client
             .map(|client| Told::new(&client.der, client.subject.as_deref(), &client.alternatives, &client.fingerprint));
         let place = Place { _permit: Arc::new(permit), _client: ClientPlace::default() };
-        Self { listener, remote, peer: remote.into(), tls, certificate, place }
+        Self { listener, remote, peer: remote.into(), tls, certificate, tls_before: false, place }
     }
 
     /// The subject of the client's certificate, for the log.
@@ -84,9 +86,9 @@ impl Connection {
         self.place.clone()
     }
 
-    /// `https` or `http`, as this connection was made to us.
+    /// `https` or `http`, as this connection was made to us, or to the balancer that passes it on.
     pub fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+        if self.tls.is_some() || self.tls_before { "https" } else { "http" }
     }
 }
 

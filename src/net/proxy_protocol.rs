@@ -24,6 +24,8 @@ pub struct Introduced {
     pub remote: PeerAddress,
     /// The balancer's own name for the connection.
     pub unique_id: Option<Box<[u8]>>,
+    /// Whether the balancer has taken TLS off it.
+    pub tls: bool,
     /// A balancer that only wants to see whether we live.
     pub probe: bool,
 }
@@ -31,7 +33,7 @@ pub struct Introduced {
 impl Introduced {
     /// Whoever has connected.
     pub fn by_itself(peer: PeerAddress) -> Self {
-        Self { remote: peer, unique_id: None, probe: false }
+        Self { remote: peer, unique_id: None, tls: false, probe: false }
     }
 }
 
@@ -70,13 +72,13 @@ pub async fn accept(
     if !TrustedPeer::any(&rules.from, peer) {
         return Err(ProxyProtocolError::Stranger);
     }
-    let ProxyHeader { source, unique_id } =
+    let ProxyHeader { source, unique_id, tls } =
         timeout(rules.timeout, read(stream)).await.map_err(|_| ProxyProtocolError::Slow(rules.timeout))??;
     let remote = match source {
         Source::Address(address) => address.into(),
         Source::Untold | Source::Balancer => peer,
     };
-    Ok(Introduced { remote, unique_id, probe: source == Source::Balancer })
+    Ok(Introduced { remote, unique_id, tls, probe: source == Source::Balancer })
 }
 
 async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, ProxyProtocolError> {

@@ -18,6 +18,9 @@ const FIXED: usize = 16;
 /// hundred bytes, or a certificate.
 const MAX_REST: usize = 4096;
 
+/// `PP2_CLIENT_SSL`: the client has connected over TLS.
+const CLIENT_SSL: u8 = 1;
+
 const TEXT_START: &[u8] = b"PROXY ";
 
 /// What a header told.
@@ -27,6 +30,8 @@ pub struct ProxyHeader {
     pub source: Source,
     /// The balancer's own name for it (`PP2_TYPE_UNIQUE_ID`).
     pub unique_id: Option<Box<[u8]>>,
+    /// Whether it was TLS when it came to the balancer (`PP2_TYPE_SSL`).
+    pub tls: bool,
 }
 
 /// Who opened a connection that a balancer passes on.
@@ -103,7 +108,7 @@ fn read_text(bytes: &[u8]) -> Result<Progress, HeaderError> {
         v1::Addresses::Tcp6(told) => address((told.source_address, told.source_port)),
         v1::Addresses::Unknown => Source::Untold,
     };
-    Ok(Progress::Complete(ProxyHeader { source, unique_id: None }))
+    Ok(Progress::Complete(ProxyHeader { source, unique_id: None, tls: false }))
 }
 
 fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
@@ -126,9 +131,11 @@ fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
         (v2::Command::Proxy, v2::Addresses::IPv6(told)) => address((told.source_address, told.source_port)),
         (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Source::Untold,
     };
-    // What is wrong among the facts does no harm: none of them decides anything.
-    let unique_id = header.tlvs().flatten().find(|fact| fact.kind == v2::Type::UniqueId as u8);
-    Ok(Progress::Complete(ProxyHeader { source, unique_id: unique_id.map(|fact| fact.value.as_ref().into()) }))
+    // A fact that is cut off is as good as none: the balancer has vouched for the rest.
+    let fact = |kind: v2::Type| header.tlvs().flatten().find(|fact| fact.kind == kind as u8).map(|fact| fact.value);
+    let unique_id = fact(v2::Type::UniqueId).map(|id| id.as_ref().into());
+    let tls = fact(v2::Type::SSL).is_some_and(|ssl| ssl.first().is_some_and(|client| client & CLIENT_SSL != 0));
+    Ok(Progress::Complete(ProxyHeader { source, unique_id, tls }))
 }
 
 fn address(told: impl Into<SocketAddr>) -> Source {
@@ -250,6 +257,16 @@ mod tests {
         let facts = [&V4[..], &[1, 0, 2, b'h', b'2', 4, 0, 0, 5, 0, 3, b'a', b'-', b'1']].concat();
         let (header, _) = take(&binary(0x21, 0x11, &facts), usize::MAX).unwrap();
         assert_eq!(header.unwrap().unique_id.as_deref(), Some(&b"a-1"[..]));
+    }
+
+    #[test]
+    fn tls_before_the_balancer_is_told() {
+        let over = |fact: &[u8]| {
+            let (header, _) = take(&binary(0x21, 0x11, &[&V4[..], fact].concat()), usize::MAX).unwrap();
+            header.unwrap().tls
+        };
+        assert!(over(&[0x20, 0, 5, 1, 0, 0, 0, 0]) && over(&[0x20, 0, 5, 7, 0, 0, 0, 1]));
+        assert!(!over(&[]) && !over(&[0x20, 0, 5, 0, 0, 0, 0, 0]) && !over(&[0x20, 0, 0]) && !over(&[0x20, 0, 5, 1]));
     }
 
     proptest! {

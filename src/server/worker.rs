@@ -156,7 +156,7 @@ impl Front {
             introduced = self.introduce(&mut stream, remote) => introduced,
             () = tracker.draining(), if self.proxy_protocol.is_some() => return,
         };
-        let Some(Introduced { remote, probe, .. }) = introduced else { return };
+        let Some(Introduced { remote, tls: tls_before, probe, .. }) = introduced else { return };
         // Before TLS, which costs more than all that follows.
         let Some(place) = self.clients.enter(remote) else { return };
         let (io, facts) = match &self.tls {
@@ -181,7 +181,8 @@ impl Front {
                 }
             }
         };
-        let connection = Connection::new(self.name, remote, facts, permit).among(place);
+        let mut connection = Connection::new(self.name, remote, facts, permit).among(place);
+        connection.tls_before = tls_before;
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
         } else {
