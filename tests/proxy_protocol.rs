@@ -193,7 +193,7 @@ async fn whoever_sends_no_right_header_is_cut_off() {
 async fn a_probe_leaves_no_line() {
     for tls in ["", DEVELOPMENT] {
         let mut process = Process::start(&front("", &format!("{FROM_HERE}{tls}"))).await;
-        for bytes in [local(), Vec::new()] {
+        for bytes in [local(), b"PROXY UNKNOWN\r\n".to_vec(), Vec::new()] {
             for reset in [false, true] {
                 let mut client = process.connect().await;
                 client.send(&bytes).await;

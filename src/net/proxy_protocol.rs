@@ -26,7 +26,7 @@ pub struct Introduced {
     pub unique_id: Option<Box<[u8]>>,
     /// Whether the balancer has taken TLS off it.
     pub tls: bool,
-    /// A balancer that only wants to see whether we live.
+    /// It may be a balancer that only wants to see whether we live.
     pub probe: bool,
 }
 
@@ -78,7 +78,9 @@ pub async fn accept(
         Source::Address(address) => address.into(),
         Source::Untold | Source::Balancer => peer,
     };
-    Ok(Introduced { remote, unique_id, tls, probe: source == Source::Balancer })
+    // Version 1 has no word of its own for a probe: it says UNKNOWN.
+    let probe = matches!(source, Source::Untold | Source::Balancer);
+    Ok(Introduced { remote, unique_id, tls, probe })
 }
 
 async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, ProxyProtocolError> {
