@@ -182,14 +182,20 @@ fn what_is_said_of_tls_with_an_upstream_must_have_a_meaning() {
     let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n\
                 [upstream.a]\nurl = \"https://a\"\ncertificate = \"a.pem\"\n\
                 [upstream.b]\nurl = \"https://b\"\nkey = \"b.key\"\n\
-                [upstream.c]\nurl = \"http://c\"\nca = \"c.pem\"\ncertificate = \"c.pem\"\nkey = \"c.key\"\n";
+                [upstream.c]\nurl = \"http://c\"\nca = \"c.pem\"\ncertificate = \"c.pem\"\nkey = \"c.key\"\n\
+                [upstream.d]\nurl = \"https://d\"\npin = [\"sha256/AAAA\"]\n\
+                [upstream.e]\nurl = \"https://e\"\npin = []\n\
+                [upstream.f]\nurl = \"builtin:echo\"\npin = []\n";
     let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
     let expected = "\
 p.toml:7:15: `certificate` without `key`; name the PEM file with its private key
 p.toml:10:7: `key` without `certificate`; name the PEM file with the chain
 p.toml:13:6: `ca` is for https upstreams only; change the url or leave it out
 p.toml:14:15: `certificate` is for https upstreams only; change the url or leave it out
-p.toml:15:7: `key` is for https upstreams only; change the url or leave it out";
+p.toml:15:7: `key` is for https upstreams only; change the url or leave it out
+p.toml:18:8: `sha256/AAAA` is no pin; expected `sha256/` and the base64 of 32 bytes, 44 characters with one `=` at the end
+p.toml:21:7: `pin` is empty; name a key, or leave it out to take any
+p.toml:24:7: `pin` is for https upstreams only; change the url or leave it out";
     assert_eq!(errors, expected, "\n{errors}");
 }
 

@@ -205,3 +205,33 @@ async fn an_address_is_checked_as_an_address() {
     let event = process.event("upstream failed").await;
     assert!(event["why"].as_str().unwrap().contains("not for `127.0.0.1` but for localhost"), "{event}");
 }
+
+#[tokio::test]
+async fn a_pinned_key_counts_besides_the_chain_and_the_log_says_which_was_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    ours.write(&folder.path().join("ca.pem"));
+    let good = serve(showing(&ours.issue(&["localhost"])), authority::web).await;
+    let strange = serve(showing(&theirs.issue(&["localhost"])), authority::web).await;
+    let none = "sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let wrong = config(&[("wrong", good, &format!("ca = \"ca.pem\"\npin = \"{none}\""))]);
+    let mut process = Process::start_in(&wrong, folder).await;
+    for request in both("wrong") {
+        assert_eq!(process.connect().await.ask(request).await.status, 502);
+    }
+    let event = process.event("upstream failed").await;
+    assert_eq!(event["rule"], "upstream-tls-pin", "{event}");
+    let why = event["why"].as_str().unwrap();
+    let seen = &why[why.find("sha256/").unwrap()..][..none.len()];
+
+    // As an operator does it: what the log says goes into the config, beside the next key.
+    let folder = tempfile::tempdir().unwrap();
+    ours.write(&folder.path().join("ca.pem"));
+    let keys = format!("ca = \"ca.pem\"\npin = [\"{none}\", \"{seen}\"]");
+    let mut process = Process::start_in(&config(&[("good", good, &keys), ("strange", strange, &keys)]), folder).await;
+    let [plain, upgrade] = both("good");
+    assert_eq!(process.connect().await.ask(plain).await.text(), "ok");
+    assert_eq!(process.connect().await.ask(upgrade).await.status, 101);
+    assert_eq!(process.connect().await.ask(&both("strange")[0]).await.status, 502);
+    assert_eq!(process.event("upstream failed").await["rule"], "upstream-tls-unknown-issuer", "a pin is no root");
+}

@@ -8,6 +8,7 @@ use crate::protocol::{
     client_address::{TrustedFields, TrustedPeer},
     network::ClientPrefixes,
     origin::OriginPolicy,
+    pin::Pin,
     websocket::Waivers,
 };
 
@@ -336,6 +337,8 @@ pub struct UpstreamTls {
     pub server_name: String,
     /// The only roots; what the system trusts when `None`.
     pub ca: Option<PathBuf>,
+    /// Its certificate has one of these keys, if there are any.
+    pub pins: Vec<Pin>,
     /// What we show when we are asked who we are.
     pub pair: Option<PairFiles>,
 }

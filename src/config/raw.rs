@@ -299,6 +299,9 @@ raw_table! {
         ca: String,
         /// For https: the name its certificate must be for. Default the host of the URL.
         server_name: String,
+        /// For https: `sha256/BASE64` of the public key that its own certificate must have, or several: name the next key
+        /// before it changes. Besides the check of its chain and name, not in place of it.
+        pin: OneOrMany,
         /// For https: PEM file with the certificate chain that we show it when it asks, leaf first.
         certificate: String,
         /// For https: PEM file with the private key of that. The two are read again when they change.

@@ -8,6 +8,7 @@ pub mod listener;
 pub mod open_files;
 pub mod proxy_protocol;
 pub mod server_tls;
+mod pinned;
 pub mod timer;
 pub mod tls;
 pub mod tls_client;

@@ -15,16 +15,20 @@ use rustls_platform_verifier::Verifier;
 
 use super::{
     certificates::{Certificates, Stamp},
+    pinned::Pinned,
     tls::{HTTP1, TlsError, certificates, provider},
 };
-use crate::config::model::{PairFiles, Unnamed, UpstreamTls};
+use crate::{
+    config::model::{PairFiles, Unnamed, UpstreamTls},
+    protocol::pin::Pin,
+};
 
 /// The client side of TLS: certificates must lead to one in `ca`, or to a root of this system.
 ///
 /// # Errors
 /// See [`TlsError`].
 pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    config(ca, None)
+    config(ca, &[], None)
 }
 
 /// The client side of TLS with one upstream.
@@ -63,7 +67,7 @@ impl ClientTls {
     pub fn load(tls: &UpstreamTls) -> Result<Self, TlsError> {
         let identity = tls.pair.as_ref().map(Identity::load).transpose()?;
         let shown = identity.as_ref().map(|identity| Arc::clone(&identity.certificates));
-        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), shown)?)), identity })
+        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), &tls.pins, shown)?)), identity })
     }
 
     /// Who we are there, if anybody.
@@ -97,9 +101,10 @@ impl ResolvesClientCert for Certificates {
     }
 }
 
-fn config(ca: Option<&Path>, shown: Option<Arc<Certificates>>) -> Result<Arc<ClientConfig>, TlsError> {
+fn config(ca: Option<&Path>, pins: &[Pin], shown: Option<Arc<Certificates>>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
-    let verifier = verifier(ca, &provider)?;
+    let chain = verifier(ca, &provider)?;
+    let verifier = if pins.is_empty() { chain } else { Arc::new(Pinned { chain, pins: pins.into() }) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .dangerous()

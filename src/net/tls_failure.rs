@@ -3,10 +3,13 @@
 use std::{error::Error as StdError, io, time::Duration};
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage,
+    AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, OtherError,
     pki_types::{ServerName, UnixTime},
 };
 use thiserror::Error;
+
+use super::pinned::PinMismatch;
+use crate::protocol::pin::Pin;
 
 /// The most names of a certificate that are shown.
 const NAMES_SHOWN: usize = 8;
@@ -45,6 +48,12 @@ pub enum TlsFailure {
     /// The issuer took it back.
     #[error("its certificate is revoked; have it issued anew")]
     Revoked,
+    /// The certificate is sound and its key is another one.
+    #[error("its key is {seen}, which is none of `pin`; add it if this is meant to be its key")]
+    Pin {
+        /// What `pin` would have to say.
+        seen: Pin,
+    },
     /// Anything else that is wrong with the certificate.
     #[error("its certificate cannot be used: {0}")]
     Certificate(CertificateError),
@@ -136,6 +145,10 @@ impl TlsFailure {
             // The other is a CA that was made anew under its old name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Revoked => Self::Revoked,
+            CertificateError::Other(OtherError(inner)) => match inner.downcast_ref() {
+                Some(&PinMismatch { seen }) => Self::Pin { seen },
+                None => Self::Certificate(error.clone()),
+            },
             other => Self::Certificate(other.clone()),
         }
     }
@@ -172,6 +185,7 @@ impl TlsFailure {
             Self::WrongName { .. } => "upstream-tls-wrong-name",
             Self::UnknownIssuer => "upstream-tls-unknown-issuer",
             Self::Revoked => "upstream-tls-revoked",
+            Self::Pin { .. } => "upstream-tls-pin",
             Self::Certificate(_) => "upstream-tls-certificate",
             Self::Plaintext => "upstream-tls-plaintext",
             Self::ClientCertificateMissing => "upstream-tls-client-certificate",
@@ -219,7 +233,7 @@ fn shown(span: Option<Duration>) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use rustls::{OtherError, crypto::aws_lc_rs};
+    use rustls::crypto::aws_lc_rs;
 
     use super::*;
 

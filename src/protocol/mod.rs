@@ -12,6 +12,7 @@ pub mod http2_meter;
 pub mod network;
 pub mod origin;
 pub mod proxy_header;
+pub mod pin;
 pub mod request_framing;
 pub mod request_target;
 pub mod response_framing;

@@ -8,9 +8,9 @@ use crate::{
         error::Problems,
         model::{Endpoint, HostHeader, PairFiles, Upstream, UpstreamTls},
         raw,
-        reader::Given,
+        reader::{Given, OneOrMany},
     },
-    protocol::request_target::Authority,
+    protocol::{pin::Pin, request_target::Authority},
 };
 
 pub(super) fn upstream(
@@ -28,7 +28,8 @@ pub(super) fn upstream(
         problems.at(&place, format!("the upstream `{name}` has no `url`; write `url = \"http://127.0.0.1:9000\"`"));
         return None;
     };
-    let tls = TlsKeys { ca: raw.ca, server_name: raw.server_name, certificate: raw.certificate, key: raw.key };
+    let tls =
+        TlsKeys { ca: raw.ca, server_name: raw.server_name, pin: raw.pin, certificate: raw.certificate, key: raw.key };
     if !url.value.starts_with("https://") {
         for (key, span) in tls.given() {
             problems.at(&span, format!("`{key}` is for https upstreams only; change the url or leave it out"));
@@ -53,6 +54,7 @@ pub(super) fn upstream(
 struct TlsKeys {
     ca: Option<Given<String>>,
     server_name: Option<Given<String>>,
+    pin: Option<Given<OneOrMany>>,
     certificate: Option<Given<String>>,
     key: Option<Given<String>>,
 }
@@ -66,7 +68,8 @@ impl TlsKeys {
             ("certificate", &self.certificate),
             ("key", &self.key),
         ];
-        texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.span.clone())))
+        let pin = self.pin.as_ref().map(|given| ("pin", given.span.clone()));
+        texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.span.clone()))).chain(pin)
     }
 
     fn model(self, host: &str, folder: &Path, problems: &mut Problems<'_>) -> UpstreamTls {
@@ -88,9 +91,21 @@ impl TlsKeys {
         UpstreamTls {
             server_name: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             ca: self.ca.map(|given| folder.join(given.value)),
+            pins: pins(self.pin, problems),
             pair,
         }
     }
+}
+
+fn pins(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<Pin> {
+    let Some(Given { value: OneOrMany(texts), span }) = given else { return Vec::new() };
+    if texts.is_empty() {
+        problems.at(&span, "`pin` is empty; name a key, or leave it out to take any");
+    }
+    let each = texts.iter().filter_map(|text| {
+        text.value.parse().map_err(|error| problems.at(&text.span, format!("`{}` is no pin; {error}", text.value))).ok()
+    });
+    each.collect()
 }
 
 fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Problems<'_>) -> Option<Endpoint> {
