@@ -91,9 +91,9 @@ p.toml:13:16: `10` is no duration; expected a duration such as \"500ms\", \"30s\
 p.toml:16:10: the origin `https://a.example/` can never match: it goes on after host and port; leave out the path and any trailing slash
 p.toml:16:32: the origin `https://b.example:443` can never match: no client sends the default port of its scheme; leave it out
 p.toml:17:10: unknown value `deny`; expected one of: allow, refuse
-p.toml:20:7: `ws://127.0.0.1:9000`: the scheme is the one of the handshake; expected `http://host:port`, `https://host:port` or `builtin:echo`
+p.toml:20:7: `ws://127.0.0.1:9000`: the scheme is the one of the handshake; expected `http://host:port`, `https://host:port`, `unix:/path/of.sock` or `builtin:echo`
 p.toml:21:16: this wait cannot be \"off\"; write a duration, such as the default of 5s
-p.toml:24:7: `http://127.0.0.1:9000/path`: an upstream has no path, requests keep their own; expected `http://host:port`, `https://host:port` or `builtin:echo`
+p.toml:24:7: `http://127.0.0.1:9000/path`: an upstream has no path, requests keep their own; expected `http://host:port`, `https://host:port`, `unix:/path/of.sock` or `builtin:echo`
 p.toml:27:17: 1048576 bytes are out of range; expected 1024B to 65536B";
     assert_eq!(errors, expected, "\n{errors}");
 }
@@ -229,4 +229,30 @@ p.toml:3:13: `0888` are no permissions; expected such as \"0660\"
 p.toml:5:10: a Unix-domain socket has no TLS: what passes there stays on this machine; give it a listener of its own without `tls`
 p.toml:9:13: `unix_mode` does nothing here; add a `unix:` path to `listen` or leave it out";
     assert_eq!(errors, expected, "\n{errors}");
+}
+
+#[test]
+fn a_socket_path_must_be_one_that_the_system_takes() {
+    let long = "x".repeat(110);
+    let text = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n\
+         [upstream.a]\nurl = \"unix:\"\n[upstream.b]\nurl = \"unix:///run/b.sock\"\n\
+         [upstream.c]\nurl = \"unix:a\\u0000b\"\n[upstream.d]\nurl = \"unix:{long}\"\n[upstream.e]\n\
+         url = \"unix:/run/e.sock\"\nca = \"ca.pem\"\n"
+    );
+    let errors = config::parse(&text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = format!(
+        "\
+p.toml:6:7: `unix:`: this names no file; expected a path such as `unix:/run/chat.sock`
+p.toml:8:7: `unix:///run/b.sock`: this names no file; expected a path such as `unix:/run/chat.sock`
+p.toml:10:7: `unix:a\\0b`: this names no file; expected a path such as `unix:/run/chat.sock`
+p.toml:12:7: `unix:{long}`: the path of a socket has at most 107 bytes, its folder included; expected a path such as `unix:/run/chat.sock`
+p.toml:15:6: `ca` is for https upstreams only; change the url or leave it out"
+    );
+    assert_eq!(errors, expected, "\n{errors}");
+    let sound =
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n[upstream.a]\nurl = \"unix:a.sock\"\n";
+    let model = config::parse(sound, Path::new("/etc/gate/p.toml")).unwrap();
+    let expected = config::model::Endpoint::Unix { path: "/etc/gate/a.sock".into() };
+    assert_eq!(model.upstreams[0].endpoint, expected);
 }

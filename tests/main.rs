@@ -35,3 +35,4 @@ mod support;
 mod tls;
 mod unix_listeners;
 mod upstream_tls;
+mod upstream_unix;

@@ -326,6 +326,11 @@ pub enum Endpoint {
         /// Whom we trust there, and who we are.
         tls: UpstreamTls,
     },
+    /// `unix:`
+    Unix {
+        /// The socket's file.
+        path: PathBuf,
+    },
     /// `builtin:echo`
     BuiltinEcho,
 }

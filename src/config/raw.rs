@@ -293,7 +293,8 @@ raw_table! {
 raw_table! {
     /// Where requests can go.
     UpstreamTable {
-        /// `http://host:port`, `https://host:port`, or `builtin:echo`.
+        /// `http://host:port`, `https://host:port`, `unix:/path/of.sock` (plain HTTP over a Unix-domain socket; a relative
+        /// path is taken from the folder of this file), or `builtin:echo`.
         url: String,
         /// For https: PEM file with the CAs to trust, and no others. Default what this system trusts.
         ca: String,
@@ -310,7 +311,7 @@ raw_table! {
         dial_timeout: Span,
         /// Longest wait for a response head once the request is sent. Default `60s`. Answered with 504.
         response_timeout: Span,
-        /// What `Host` says: the client's, or the URL's. Default `preserve`.
+        /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.
         host_header: HostHeaderWord,
         /// How long an idle connection is kept. Default `30s`. Keep it below the upstream's own.
         pool_idle_timeout: Span,

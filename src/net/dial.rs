@@ -1,10 +1,19 @@
-//! Connecting to an endpoint, plain or TLS, within a deadline.
+//! Connecting to an endpoint within a deadline: over TCP, plain or TLS, or a Unix-domain socket.
 
-use std::{error::Error as StdError, io, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::{sleep, timeout},
+};
 
 use super::{
     Wire,
@@ -26,6 +35,14 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// A Unix-domain socket did not take the connection.
+    #[error("cannot connect to unix:{}: {error}{}", path.display(), cure(error.kind()))]
+    Unix {
+        /// The socket's file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// It was there; the TLS handshake failed.
     #[error("TLS handshake with {address} failed")]
     Tls {
@@ -45,21 +62,43 @@ pub enum DialError {
     },
 }
 
+fn cure(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; start the upstream, which makes the file, or correct `url`",
+        io::ErrorKind::PermissionDenied => {
+            "; let this user write to the socket and enter its folders (a group of both, and mode 0660)"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "; nobody listens there: the file is left from a process that has ended, or is no socket. Start the upstream"
+        }
+        _ => "",
+    }
+}
+
 impl DialError {
     /// A fixed word for logs and counters.
     pub fn rule(&self) -> &'static str {
         match self {
-            Self::Connect { .. } | Self::Timeout { .. } => "upstream-dial",
+            Self::Connect { .. } | Self::Unix { .. } | Self::Timeout { .. } => "upstream-dial",
             Self::Tls { reason, .. } => reason.rule(),
         }
     }
 }
 
-/// Reaches one `host:port`.
+/// First and longest pause before a Unix-domain socket is tried again whose backlog is full: the kernel tells nobody
+/// when there is room.
+const FULL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+#[derive(Clone)]
+enum Place {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// Reaches one place.
 #[derive(Clone)]
 pub struct Dialer {
-    host: String,
-    port: u16,
+    place: Place,
     tls: Option<(Arc<ClientTls>, ServerName<'static>)>,
     limit: Duration,
 }
@@ -67,7 +106,7 @@ pub struct Dialer {
 impl Dialer {
     /// Reaches `host:port` in clear.
     pub fn plain(host: String, port: u16, limit: Duration) -> Self {
-        Self { host, port, tls: None, limit }
+        Self { place: Place::Tcp { host, port }, tls: None, limit }
     }
 
     /// Who we are for the one that is reached, if anybody.
@@ -77,7 +116,12 @@ impl Dialer {
 
     /// Reaches `host:port` over TLS and expects a certificate for `name`.
     pub fn tls(host: String, port: u16, limit: Duration, tls: Arc<ClientTls>, name: ServerName<'static>) -> Self {
-        Self { host, port, tls: Some((tls, name)), limit }
+        Self { place: Place::Tcp { host, port }, tls: Some((tls, name)), limit }
+    }
+
+    /// Reaches the process that listens on a Unix-domain socket, in clear.
+    pub fn unix(path: PathBuf, limit: Duration) -> Self {
+        Self { place: Place::Unix(path), tls: None, limit }
     }
 
     /// One fresh connection. The limit covers name resolution, TCP and TLS together.
@@ -92,12 +136,19 @@ impl Dialer {
     }
 
     fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        match &self.place {
+            Place::Tcp { host, port } => format!("{host}:{port}"),
+            Place::Unix(path) => format!("unix:{}", path.display()),
+        }
     }
 
     async fn connect(&self) -> Result<Wire, DialError> {
-        let bare_host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare_host, self.port))
+        let (host, port) = match &self.place {
+            Place::Tcp { host, port } => (host, *port),
+            Place::Unix(path) => return connect_unix(path).await.map(Wire::boxed),
+        };
+        let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((bare_host, port))
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
@@ -121,6 +172,21 @@ impl Dialer {
     pub fn late_failure(&self, error: &(dyn StdError + 'static)) -> Option<DialError> {
         let (tls, _) = self.tls.as_ref()?;
         TlsFailure::late(error, &tls.config()).map(|reason| self.tls_failed(reason))
+    }
+}
+
+/// Waits for room in the listener's backlog for as long as it is awaited.
+async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
+    let mut pause = FULL.0;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sleep(pause).await;
+                pause = (pause * 2).min(FULL.1);
+            }
+            Err(error) => return Err(DialError::Unix { path: path.to_owned(), error }),
+        }
     }
 }
 

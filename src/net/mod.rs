@@ -59,3 +59,10 @@ impl Io for UnixStream {
 }
 
 impl Io for DuplexStream {}
+
+impl Io for UnixStream {
+    fn take_error(&self) -> Option<io::Error> {
+        // The method of its own, which has the same name.
+        Self::take_error(self).unwrap_or_else(Some)
+    }
+}

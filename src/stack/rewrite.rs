@@ -129,6 +129,8 @@ impl RewriteLayer {
 fn upstream_host(upstream: &Upstream) -> Option<String> {
     let (host, port, default) = match (&upstream.host_header, &upstream.endpoint) {
         (HostHeader::Preserve, _) | (_, Endpoint::BuiltinEcho) => return None,
+        // A file name is no authority, and there has to be one.
+        (HostHeader::Upstream, Endpoint::Unix { .. }) => return Some("localhost".to_owned()),
         (HostHeader::Upstream, Endpoint::Tcp { host, port }) => (host, *port, 80),
         (HostHeader::Upstream, Endpoint::Tls { host, port, .. }) => (host, *port, 443),
     };

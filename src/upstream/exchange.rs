@@ -125,6 +125,7 @@ impl Exchange {
         let reach = match &upstream.endpoint {
             Endpoint::BuiltinEcho => Reach::BuiltinEcho(tracker.clone()),
             Endpoint::Tcp { host, port } => Reach::Dial(Dialer::plain(host.clone(), *port, limit)),
+            Endpoint::Unix { path } => Reach::Dial(Dialer::unix(path.clone(), limit)),
             Endpoint::Tls { host, port, tls } => {
                 let config = ClientTls::load(tls)
                     .map_err(|source| SetupError::Tls { upstream: upstream.name.clone(), source: Box::new(source) })?;

@@ -109,9 +109,12 @@ fn pins(given: Option<Given<OneOrMany>>, problems: &mut Problems<'_>) -> Vec<Pin
 }
 
 fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Problems<'_>) -> Option<Endpoint> {
-    const EXPECTED: &str = "expected `http://host:port`, `https://host:port` or `builtin:echo`";
+    const EXPECTED: &str = "expected `http://host:port`, `https://host:port`, `unix:/path/of.sock` or `builtin:echo`";
     if url.value == "builtin:echo" {
         return Some(Endpoint::BuiltinEcho);
+    }
+    if let Some(path) = url.value.strip_prefix("unix:") {
+        return unix(url, folder, path, problems);
     }
     let (default_port, rest) = match url.value.split_once("://") {
         Some(("http", rest)) => (80, rest),
@@ -142,4 +145,22 @@ fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Pro
     }
     let tls = tls.model(&host, folder, problems);
     Some(Endpoint::Tls { host, port, tls })
+}
+
+/// The longest path of a socket: `sun_path` of Linux without the zero at its end.
+const MAX_SOCKET_PATH: usize = 107;
+
+fn unix(url: &Given<String>, folder: &Path, path: &str, problems: &mut Problems<'_>) -> Option<Endpoint> {
+    let wrong =
+        |what: &str| format!("`{}`: {what}; expected a path such as `unix:/run/chat.sock`", url.value.escape_debug());
+    if path.is_empty() || path.contains('\0') || path.starts_with("//") {
+        problems.at(&url.span, wrong("this names no file"));
+        return None;
+    }
+    let path = folder.join(path);
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        problems.at(&url.span, wrong("the path of a socket has at most 107 bytes, its folder included"));
+        return None;
+    }
+    Some(Endpoint::Unix { path })
 }
