@@ -256,3 +256,18 @@ p.toml:15:6: `ca` is for https upstreams only; change the url or leave it out"
     let expected = config::model::Endpoint::Unix { path: "/etc/gate/a.sock".into() };
     assert_eq!(model.upstreams[0].endpoint, expected);
 }
+
+#[test]
+fn a_proxy_header_goes_with_no_pool_and_to_nobody_inside() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n\
+                [upstream.a]\nurl = \"http://a\"\nproxy_protocol = \"v1\"\npool_max_idle = 8\npool_idle_timeout = \"1s\"\n\
+                [upstream.b]\nurl = \"builtin:echo\"\nproxy_protocol = \"v2\"\n\
+                [upstream.c]\nurl = \"http://c\"\nproxy_protocol = 2\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:8:17: `pool_max_idle` does nothing with `proxy_protocol`: no connection is kept, since each tells of one client; leave out one of them
+p.toml:9:21: `pool_idle_timeout` does nothing with `proxy_protocol`: no connection is kept, since each tells of one client; leave out one of them
+p.toml:12:18: `builtin:echo` reads no PROXY header; leave out `proxy_protocol`
+p.toml:15:18: this is an integer; expected one of: v1, v2";
+    assert_eq!(errors, expected, "\n{errors}");
+}

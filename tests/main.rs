@@ -34,5 +34,6 @@ mod storm;
 mod support;
 mod tls;
 mod unix_listeners;
+mod upstream_proxy_header;
 mod upstream_tls;
 mod upstream_unix;

@@ -301,6 +301,8 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// What it is told in `Host`.
     pub host_header: HostHeader,
+    /// What it is told of the client before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How long an idle connection is kept.
     pub pool_idle_timeout: Duration,
     /// Most idle connections kept.
@@ -348,6 +350,15 @@ pub struct UpstreamTls {
     pub pair: Option<PairFiles>,
 }
 
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// What an upstream is told in `Host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostHeader {
@@ -368,6 +379,7 @@ mod tests {
             dial_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(1),
             host_header: HostHeader::Preserve,
+            proxy_protocol: None,
             pool_idle_timeout: Duration::from_secs(1),
             pool_max_idle: 1,
         });

@@ -313,6 +313,10 @@ raw_table! {
         response_timeout: Span,
         /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.
         host_header: HostHeaderWord,
+        /// Whether each connection begins with a PROXY header that tells the client's address, before TLS. Default none.
+        /// Such a connection is its client's alone: none is kept for another request, and plain requests pay for a dial
+        /// (and TLS) each.
+        proxy_protocol: ProxyProtocolWord,
         /// How long an idle connection is kept. Default `30s`. Keep it below the upstream's own.
         pool_idle_timeout: Span,
         /// Most idle connections kept. Default 64.
@@ -443,6 +447,16 @@ raw_choice! {
         WebSocket = "websocket",
         /// Plain requests too.
         All = "all",
+    }
+}
+
+raw_choice! {
+    /// A version of the PROXY protocol.
+    ProxyProtocolWord {
+        /// One line of text: both addresses of the client's connection.
+        V1 = "v1",
+        /// Binary: the same, the host that its TLS named, and the request's id as in the log.
+        V2 = "v2",
     }
 }
 

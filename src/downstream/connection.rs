@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -40,6 +41,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// The peer's address.
     pub remote: PeerAddress,
+    /// The address that it came to, where it has one.
+    pub local: Option<SocketAddr>,
     /// The same as forwarding fields tell it.
     pub peer: Peer,
     /// What its TLS handshake told; `None` where it speaks in clear.
@@ -66,7 +69,7 @@ impl Connection {
         let certificate = client
             .map(|client| Told::new(&client.der, client.subject.as_deref(), &client.alternatives, &client.fingerprint));
         let place = Place { _permit: Arc::new(permit), _client: ClientPlace::default() };
-        Self { listener, remote, peer: remote.into(), tls, certificate, tls_before: false, place }
+        Self { listener, remote, local: None, peer: remote.into(), tls, certificate, tls_before: false, place }
     }
 
     /// The subject of the client's certificate, for the log.

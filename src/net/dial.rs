@@ -11,6 +11,7 @@ use std::{
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
     time::{sleep, timeout},
 };
@@ -18,10 +19,12 @@ use tokio::{
 use super::{
     Wire,
     listener::prepare,
+    proxy_header::{self, OnBehalfOf},
     tls_client::{ClientTls, Identity},
     tls_failure::TlsFailure,
     tls_stream,
 };
+use crate::config::model::ProxyVersion;
 
 /// Why an endpoint could not be reached.
 #[derive(Debug, Error)]
@@ -42,6 +45,15 @@ pub enum DialError {
         path: PathBuf,
         /// What the system said.
         error: io::Error,
+    },
+    /// It did not take the PROXY header.
+    #[error("cannot send {address} the PROXY header (proxy_protocol)")]
+    ProxyHeader {
+        /// `host:port` or the socket's path, as configured.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// It was there; the TLS handshake failed.
     #[error("TLS handshake with {address} failed")]
@@ -79,7 +91,9 @@ impl DialError {
     /// A fixed word for logs and counters.
     pub fn rule(&self) -> &'static str {
         match self {
-            Self::Connect { .. } | Self::Unix { .. } | Self::Timeout { .. } => "upstream-dial",
+            Self::Connect { .. } | Self::Unix { .. } | Self::ProxyHeader { .. } | Self::Timeout { .. } => {
+                "upstream-dial"
+            }
             Self::Tls { reason, .. } => reason.rule(),
         }
     }
@@ -100,13 +114,14 @@ enum Place {
 pub struct Dialer {
     place: Place,
     tls: Option<(Arc<ClientTls>, ServerName<'static>)>,
+    proxy_protocol: Option<ProxyVersion>,
     limit: Duration,
 }
 
 impl Dialer {
     /// Reaches `host:port` in clear.
     pub fn plain(host: String, port: u16, limit: Duration) -> Self {
-        Self { place: Place::Tcp { host, port }, tls: None, limit }
+        Self { place: Place::Tcp { host, port }, tls: None, proxy_protocol: None, limit }
     }
 
     /// Who we are for the one that is reached, if anybody.
@@ -116,20 +131,26 @@ impl Dialer {
 
     /// Reaches `host:port` over TLS and expects a certificate for `name`.
     pub fn tls(host: String, port: u16, limit: Duration, tls: Arc<ClientTls>, name: ServerName<'static>) -> Self {
-        Self { place: Place::Tcp { host, port }, tls: Some((tls, name)), limit }
+        Self { place: Place::Tcp { host, port }, tls: Some((tls, name)), proxy_protocol: None, limit }
     }
 
     /// Reaches the process that listens on a Unix-domain socket, in clear.
     pub fn unix(path: PathBuf, limit: Duration) -> Self {
-        Self { place: Place::Unix(path), tls: None, limit }
+        Self { place: Place::Unix(path), tls: None, proxy_protocol: None, limit }
     }
 
-    /// One fresh connection. The limit covers name resolution, TCP and TLS together.
+    /// Begins each connection with a PROXY header of this version, if any.
+    #[must_use]
+    pub fn announcing(self, proxy_protocol: Option<ProxyVersion>) -> Self {
+        Self { proxy_protocol, ..self }
+    }
+
+    /// One fresh connection, for this client or for ourselves. The limit covers name resolution, TCP and TLS together.
     ///
     /// # Errors
     /// See [`DialError`].
-    pub async fn dial(&self) -> Result<Wire, DialError> {
-        match timeout(self.limit, self.connect()).await {
+    pub async fn dial(&self, whom: Option<&OnBehalfOf>) -> Result<Wire, DialError> {
+        match timeout(self.limit, self.connect(whom)).await {
             Ok(done) => done,
             Err(_) => Err(DialError::Timeout { address: self.address(), limit: self.limit }),
         }
@@ -142,16 +163,21 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> Result<Wire, DialError> {
+    async fn connect(&self, whom: Option<&OnBehalfOf>) -> Result<Wire, DialError> {
         let (host, port) = match &self.place {
             Place::Tcp { host, port } => (host, *port),
-            Place::Unix(path) => return connect_unix(path).await.map(Wire::boxed),
+            Place::Unix(path) => {
+                let mut stream = connect_unix(path).await?;
+                self.announce(&mut stream, whom).await?;
+                return Ok(Wire::boxed(stream));
+            }
         };
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((bare_host, port))
+        let mut stream = TcpStream::connect((bare_host, port))
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
+        self.announce(&mut stream, whom).await?;
         let Some((tls, name)) = &self.tls else {
             return Ok(Wire::Tcp(stream));
         };
@@ -160,6 +186,18 @@ impl Dialer {
             .await
             .map_err(|error| self.tls_failed(TlsFailure::of(error, &config)))?;
         Ok(Wire::Boxed(stream))
+    }
+
+    /// Says whose connection it is, before TLS or anything else.
+    async fn announce(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        whom: Option<&OnBehalfOf>,
+    ) -> Result<(), DialError> {
+        let Some(version) = self.proxy_protocol else { return Ok(()) };
+        let failed = |source| DialError::ProxyHeader { address: self.address(), source };
+        let header = proxy_header::encode(version, whom).map_err(failed)?;
+        stream.write_all(&header).await.map_err(failed)
     }
 
     fn tls_failed(&self, reason: TlsFailure) -> DialError {

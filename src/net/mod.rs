@@ -6,9 +6,10 @@ pub mod development;
 pub mod dial;
 pub mod listener;
 pub mod open_files;
+mod pinned;
+pub mod proxy_header;
 pub mod proxy_protocol;
 pub mod server_tls;
-mod pinned;
 pub mod timer;
 pub mod tls;
 pub mod tls_client;
@@ -54,15 +55,9 @@ impl Io for tokio_rustls::client::TlsStream<TcpStream> {
 
 impl Io for UnixStream {
     fn take_error(&self) -> Option<io::Error> {
-        self.take_error().unwrap_or_else(Some)
-    }
-}
-
-impl Io for DuplexStream {}
-
-impl Io for UnixStream {
-    fn take_error(&self) -> Option<io::Error> {
         // The method of its own, which has the same name.
         Self::take_error(self).unwrap_or_else(Some)
     }
 }
+
+impl Io for DuplexStream {}

@@ -14,7 +14,7 @@ use crate::{
     downstream::{self, Connection, ConnectionLimits, Http2Options},
     drain::Tracker,
     net::{
-        Wire,
+        Io, Wire,
         listener::{Accepted, Acceptor, BoundSocket},
         proxy_protocol::{self, Introduced, ProxyProtocolError},
         tls,
@@ -152,6 +152,7 @@ impl Front {
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { mut stream, remote, permit } = accepted;
+        let local = Io::as_tcp(&stream).and_then(|stream| stream.local_addr().ok());
         let introduced = tokio::select! {
             introduced = self.introduce(&mut stream, remote) => introduced,
             () = tracker.draining(), if self.proxy_protocol.is_some() => return,
@@ -183,6 +184,7 @@ impl Front {
         };
         let mut connection = Connection::new(self.name, remote, facts, permit).among(place);
         connection.tls_before = tls_before;
+        connection.local = local;
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
         } else {

@@ -1,14 +1,16 @@
 //! The innermost service: one exchange with the upstream.
 //!
-//! Reads `MatchedRoute`, `Intent`.
+//! Reads `MatchedRoute`, `Intent`; for an upstream that is told of its client also `Client`, `RequestId`, `Connection`.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::Extensions;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower::Service;
@@ -16,10 +18,12 @@ use tower::Service;
 use super::{
     Request, Response,
     error::ProxyError,
-    facts::{self, MatchedRoute},
+    facts::{self, Client, MatchedRoute, RequestId},
     pace::Paced,
 };
 use crate::{
+    downstream::Connection,
+    net::proxy_header::OnBehalfOf,
     protocol::{
         body::{self, Body, BodyError},
         upgrade::Intent,
@@ -48,6 +52,11 @@ impl Service<Request> for Forward {
         Box::pin(async move {
             let MatchedRoute(route) = facts::expect(request.extensions())?;
             let intent: Intent = facts::expect(request.extensions())?;
+            let whom = match route.upstream.proxy_protocol {
+                Some(_) => Some(on_behalf_of(request.extensions())?),
+                None => None,
+            };
+            let whom = whom.as_ref();
             let (mut parts, body) = request.into_parts();
             // Facts end here: nothing of ours, and no second handle on the switch, goes further.
             parts.extensions.clear();
@@ -60,14 +69,23 @@ impl Service<Request> for Forward {
             let request = Request::from_parts(parts, body);
             Ok(match intent {
                 Intent::WebSocket => {
-                    exchanges.upgrade(&route.upstream, request).await?.map(|body| paced(body, body_timeout))
+                    exchanges.upgrade(&route.upstream, request, whom).await?.map(|body| paced(body, body_timeout))
                 }
                 Intent::None | Intent::Other => {
-                    exchanges.plain(&route.upstream, request).await?.map(|body| paced(body, body_timeout))
+                    exchanges.plain(&route.upstream, request, whom).await?.map(|body| paced(body, body_timeout))
                 }
             })
         })
     }
+}
+
+/// Whom the request comes from, for an upstream that is told so before HTTP begins.
+fn on_behalf_of(facts: &Extensions) -> Result<OnBehalfOf, ProxyError> {
+    let Client(client) = facts::expect(facts)?;
+    let id: RequestId = facts::expect(facts)?;
+    let connection: Arc<Connection> = facts::expect(facts)?;
+    let server_name = connection.tls.as_ref().and_then(|tls| tls.server_name.clone());
+    Ok(OnBehalfOf { client, local: connection.local, server_name, request: id.to_string().into() })
 }
 
 fn paced<B>(body: B, limit: Duration) -> Body

@@ -19,6 +19,7 @@ use crate::{
     net::{
         Wire,
         dial::{DialError, Dialer},
+        proxy_header::OnBehalfOf,
         tls::TlsError,
         tls_client::{ClientTls, Identity},
     },
@@ -87,22 +88,32 @@ impl Exchanges {
         Self { all: self.all.iter().map(Exchange::with_own_pool).collect() }
     }
 
-    /// Sends an upgrade request over a connection of its own.
+    /// Sends an upgrade request over a connection of its own. An upstream that asks for it is told of `whom` first.
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn upgrade(&self, upstream: &Upstream, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        self.of(upstream)?.fresh(request).await
+    pub async fn upgrade(
+        &self,
+        upstream: &Upstream,
+        request: Request<Body>,
+        whom: Option<&OnBehalfOf>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.of(upstream)?.fresh(request, whom).await
     }
 
-    /// Sends a plain request over a pooled connection.
+    /// Sends a plain request over a pooled connection, or one of its own to an upstream that is told of `whom` first.
     ///
     /// An idempotent request without a body is tried once more when a reused connection dies before it answers.
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn plain(&self, upstream: &Upstream, request: Request<Body>) -> Result<Response<Answer>, UpstreamError> {
-        self.of(upstream)?.pooled(request).await
+    pub async fn plain(
+        &self,
+        upstream: &Upstream,
+        request: Request<Body>,
+        whom: Option<&OnBehalfOf>,
+    ) -> Result<Response<Answer>, UpstreamError> {
+        self.of(upstream)?.pooled(request, whom).await
     }
 
     fn of(&self, upstream: &Upstream) -> Result<&Exchange, UpstreamError> {
@@ -121,11 +132,11 @@ struct Exchange {
 
 impl Exchange {
     fn new(upstream: Arc<Upstream>, write_limit: Duration, tracker: &Tracker) -> Result<Self, SetupError> {
-        let limit = upstream.dial_timeout;
+        let (limit, proxy) = (upstream.dial_timeout, upstream.proxy_protocol);
         let reach = match &upstream.endpoint {
             Endpoint::BuiltinEcho => Reach::BuiltinEcho(tracker.clone()),
-            Endpoint::Tcp { host, port } => Reach::Dial(Dialer::plain(host.clone(), *port, limit)),
-            Endpoint::Unix { path } => Reach::Dial(Dialer::unix(path.clone(), limit)),
+            Endpoint::Tcp { host, port } => Reach::Dial(Dialer::plain(host.clone(), *port, limit).announcing(proxy)),
+            Endpoint::Unix { path } => Reach::Dial(Dialer::unix(path.clone(), limit).announcing(proxy)),
             Endpoint::Tls { host, port, tls } => {
                 let config = ClientTls::load(tls)
                     .map_err(|source| SetupError::Tls { upstream: upstream.name.clone(), source: Box::new(source) })?;
@@ -133,7 +144,7 @@ impl Exchange {
                     upstream: upstream.name.clone(),
                     name: tls.server_name.clone(),
                 })?;
-                Reach::Dial(Dialer::tls(host.clone(), *port, limit, Arc::new(config), name))
+                Reach::Dial(Dialer::tls(host.clone(), *port, limit, Arc::new(config), name).announcing(proxy))
             }
         };
         let connector = Connector { reach: Arc::new(reach) };
@@ -147,8 +158,8 @@ impl Exchange {
         Self { upstream, connector, pool, tracker }
     }
 
-    async fn fresh(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let wire = self.connector.connect().await?;
+    async fn fresh(&self, request: Request<Body>, whom: Option<&OnBehalfOf>) -> Result<Response<Body>, UpstreamError> {
+        let wire = self.connector.connect(whom).await?;
         let limit = self.upstream.response_timeout;
         match timeout(limit, opening::open(wire, request, &self.tracker, &self.upstream.name)).await {
             Ok(answer) => answer.map_err(|error| self.connector.explained(error)),
@@ -156,8 +167,12 @@ impl Exchange {
         }
     }
 
-    async fn pooled(&self, request: Request<Body>) -> Result<Response<Answer>, UpstreamError> {
-        let answer = self.pool.exchange(|| self.connector.connect(), request).await;
+    async fn pooled(
+        &self,
+        request: Request<Body>,
+        whom: Option<&OnBehalfOf>,
+    ) -> Result<Response<Answer>, UpstreamError> {
+        let answer = self.pool.exchange(|| self.connector.connect(whom), request).await;
         answer.map_err(|error| self.connector.explained(error))
     }
 }
@@ -173,9 +188,9 @@ struct Connector {
 }
 
 impl Connector {
-    async fn connect(&self) -> Result<Wire, DialError> {
+    async fn connect(&self, whom: Option<&OnBehalfOf>) -> Result<Wire, DialError> {
         match &*self.reach {
-            Reach::Dial(dialer) => dialer.dial().await,
+            Reach::Dial(dialer) => dialer.dial(whom).await,
             Reach::BuiltinEcho(tracker) => {
                 let (ours, theirs) = tokio::io::duplex(BUILTIN_PIPE);
                 tracker.background(echo::serve(theirs));

@@ -6,7 +6,7 @@ use super::{number, span};
 use crate::{
     config::{
         error::Problems,
-        model::{Endpoint, HostHeader, PairFiles, Upstream, UpstreamTls},
+        model::{Endpoint, HostHeader, PairFiles, ProxyVersion, Upstream, UpstreamTls},
         raw,
         reader::{Given, OneOrMany},
     },
@@ -22,8 +22,23 @@ pub(super) fn upstream(
     let Given { value: raw, span: place } = given;
     let dial_timeout = span(raw.dial_timeout, "5s", Duration::from_secs(5), problems);
     let response_timeout = span(raw.response_timeout, "60s", Duration::from_secs(60), problems);
+    let mut pool_max_idle = number(raw.pool_max_idle.clone(), 0..=10_000, 64, problems);
+    let proxy_protocol = raw.proxy_protocol.as_ref().map(|given| match given.value {
+        raw::ProxyProtocolWord::V1 => ProxyVersion::V1,
+        raw::ProxyProtocolWord::V2 => ProxyVersion::V2,
+    });
+    if proxy_protocol.is_some() {
+        let pool = [
+            ("pool_max_idle", raw.pool_max_idle.map(|given| given.span)),
+            ("pool_idle_timeout", raw.pool_idle_timeout.as_ref().map(|given| given.span.clone())),
+        ];
+        for (key, span) in pool.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+            let why = "no connection is kept, since each tells of one client";
+            problems.at(&span, format!("`{key}` does nothing with `proxy_protocol`: {why}; leave out one of them"));
+        }
+        pool_max_idle = 0;
+    }
     let pool_idle_timeout = span(raw.pool_idle_timeout, "30s", Duration::from_secs(30), problems);
-    let pool_max_idle = number(raw.pool_max_idle, 0..=10_000, 64, problems);
     let Some(url) = raw.url else {
         problems.at(&place, format!("the upstream `{name}` has no `url`; write `url = \"http://127.0.0.1:9000\"`"));
         return None;
@@ -36,6 +51,9 @@ pub(super) fn upstream(
         }
     }
     let endpoint = endpoint(&url, tls, folder, problems)?;
+    if let Some(given) = raw.proxy_protocol.filter(|_| endpoint == Endpoint::BuiltinEcho) {
+        problems.at(&given.span, "`builtin:echo` reads no PROXY header; leave out `proxy_protocol`");
+    }
     Some(Upstream {
         name,
         endpoint,
@@ -45,6 +63,7 @@ pub(super) fn upstream(
             Some(raw::HostHeaderWord::Upstream) => HostHeader::Upstream,
             Some(raw::HostHeaderWord::Preserve) | None => HostHeader::Preserve,
         },
+        proxy_protocol,
         pool_idle_timeout,
         pool_max_idle,
     })

@@ -39,6 +39,7 @@ impl Rig {
             dial_timeout: Duration::from_secs(1),
             response_timeout: ANSWER,
             host_header: HostHeader::Preserve,
+            proxy_protocol: None,
             pool_idle_timeout: IDLE,
             pool_max_idle: 2,
         };
