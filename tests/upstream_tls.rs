@@ -79,7 +79,7 @@ async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
         ("oddly", alert(80).await, "upstream-tls", "InternalError"),
         ("demand12", serve(ours.demanding(&good, &[&TLS12]), web).await, "upstream-tls-client-certificate", "demands a client certificate"),
         ("demand13", serve(ours.demanding(&good, &[&TLS13]), web).await, "upstream-tls-client-certificate", "demands a client certificate"),
-        ("silent", silent.await, "upstream-dial", "dial_timeout"),
+        ("silent", silent.await, "upstream-dial", "no TLS handshake with localhost"),
     ];
     let upstreams: Vec<_> = cases.iter().map(|&(name, port, ..)| (name, port, "ca = \"ca.pem\"")).collect();
     let mut process = Process::start_in(&config(&upstreams), folder).await;

@@ -137,7 +137,7 @@ async fn a_full_backlog_is_waited_for_as_long_as_a_dial_may_take() {
     let path: PathBuf = process.folder.path().join("chat.sock");
     let (listener, held) = full(&path);
     let late = why(&mut process, PLAIN, 504).await;
-    assert!(late.contains("chat.sock") && late.contains("dial_timeout"), "{late}");
+    assert!(late.contains("no connection to unix:chat.sock") && late.contains("dial_timeout"), "{late}");
 
     // With room in time the same request goes through.
     std::fs::remove_file(&path).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error as StdError,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -65,13 +65,33 @@ pub enum DialError {
         reason: Box<TlsFailure>,
     },
     /// `dial_timeout` ran out.
-    #[error("no connection to {address} within {limit:?} (dial_timeout)")]
+    #[error("no {stage} {address} within {limit:?} (dial_timeout)")]
     Timeout {
+        /// How far it had come.
+        stage: Stage,
         /// `host:port` as configured.
         address: String,
         /// The limit.
         limit: Duration,
     },
+}
+
+/// What a dial was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its name, TCP, or room in its backlog.
+    Connection,
+    /// TLS, over a connection that it had taken.
+    TlsHandshake,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "connection to",
+            Self::TlsHandshake => "TLS handshake with",
+        })
+    }
 }
 
 fn cure(kind: io::ErrorKind) -> &'static str {
@@ -105,15 +125,21 @@ const FULL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 
 #[derive(Clone)]
 enum Place {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, tls: Option<Box<Secured>> },
     Unix(PathBuf),
+}
+
+/// TLS, and the name that the certificate must be for.
+#[derive(Clone)]
+struct Secured {
+    tls: Arc<ClientTls>,
+    name: ServerName<'static>,
 }
 
 /// Reaches one place.
 #[derive(Clone)]
 pub struct Dialer {
     place: Place,
-    tls: Option<(Arc<ClientTls>, ServerName<'static>)>,
     proxy_protocol: Option<ProxyVersion>,
     limit: Duration,
 }
@@ -121,22 +147,18 @@ pub struct Dialer {
 impl Dialer {
     /// Reaches `host:port` in clear.
     pub fn plain(host: String, port: u16, limit: Duration) -> Self {
-        Self { place: Place::Tcp { host, port }, tls: None, proxy_protocol: None, limit }
-    }
-
-    /// Who we are for the one that is reached, if anybody.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.tls.as_ref().and_then(|(tls, _)| tls.identity())
+        Self { place: Place::Tcp { host, port, tls: None }, proxy_protocol: None, limit }
     }
 
     /// Reaches `host:port` over TLS and expects a certificate for `name`.
     pub fn tls(host: String, port: u16, limit: Duration, tls: Arc<ClientTls>, name: ServerName<'static>) -> Self {
-        Self { place: Place::Tcp { host, port }, tls: Some((tls, name)), proxy_protocol: None, limit }
+        let tls = Some(Box::new(Secured { tls, name }));
+        Self { place: Place::Tcp { host, port, tls }, proxy_protocol: None, limit }
     }
 
     /// Reaches the process that listens on a Unix-domain socket, in clear.
     pub fn unix(path: PathBuf, limit: Duration) -> Self {
-        Self { place: Place::Unix(path), tls: None, proxy_protocol: None, limit }
+        Self { place: Place::Unix(path), proxy_protocol: None, limit }
     }
 
     /// Begins each connection with a PROXY header of this version, if any.
@@ -145,47 +167,78 @@ impl Dialer {
         Self { proxy_protocol, ..self }
     }
 
+    /// Who we are for the one that is reached, if anybody.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.secured().and_then(|secured| secured.tls.identity())
+    }
+
     /// One fresh connection, for this client or for ourselves. The limit covers name resolution, TCP and TLS together.
     ///
     /// # Errors
     /// See [`DialError`].
     pub async fn dial(&self, whom: Option<&OnBehalfOf>) -> Result<Wire, DialError> {
-        match timeout(self.limit, self.connect(whom)).await {
-            Ok(done) => done,
-            Err(_) => Err(DialError::Timeout { address: self.address(), limit: self.limit }),
+        let deadline = Instant::now() + self.limit;
+        let late = |stage| DialError::Timeout { stage, address: self.address(), limit: self.limit };
+        match &self.place {
+            Place::Tcp { host, port, tls } => {
+                let connected = timeout_at(deadline, self.connect_tcp(host, *port, whom)).await;
+                let stream = connected.map_err(|_| late(Stage::Connection))??;
+                let Some(secured) = tls else { return Ok(Wire::Tcp(stream)) };
+                let encrypted = timeout_at(deadline, self.encrypt(stream, secured)).await;
+                encrypted.map_err(|_| late(Stage::TlsHandshake))?
+            }
+            Place::Unix(path) => {
+                let connected = timeout_at(deadline, self.connect_unix(path, whom)).await;
+                connected.map_err(|_| late(Stage::Connection))?.map(Wire::boxed)
+            }
+        }
+    }
+
+    fn secured(&self) -> Option<&Secured> {
+        match &self.place {
+            Place::Tcp { tls, .. } => tls.as_deref(),
+            Place::Unix(_) => None,
         }
     }
 
     fn address(&self) -> String {
         match &self.place {
-            Place::Tcp { host, port } => format!("{host}:{port}"),
+            Place::Tcp { host, port, .. } => format!("{host}:{port}"),
             Place::Unix(path) => format!("unix:{}", path.display()),
         }
     }
 
-    async fn connect(&self, whom: Option<&OnBehalfOf>) -> Result<Wire, DialError> {
-        let (host, port) = match &self.place {
-            Place::Tcp { host, port } => (host, *port),
-            Place::Unix(path) => {
-                let mut stream = connect_unix(path).await?;
-                self.announce(&mut stream, whom).await?;
-                return Ok(Wire::boxed(stream));
-            }
-        };
+    async fn connect_tcp(&self, host: &str, port: u16, whom: Option<&OnBehalfOf>) -> Result<TcpStream, DialError> {
         let bare_host = host.trim_start_matches('[').trim_end_matches(']');
         let mut stream = TcpStream::connect((bare_host, port))
             .await
             .map_err(|source| DialError::Connect { address: self.address(), source })?;
         prepare(&stream);
         self.announce(&mut stream, whom).await?;
-        let Some((tls, name)) = &self.tls else {
-            return Ok(Wire::Tcp(stream));
+        Ok(stream)
+    }
+
+    /// Waits for room in the listener's backlog for as long as it is awaited.
+    async fn connect_unix(&self, path: &Path, whom: Option<&OnBehalfOf>) -> Result<UnixStream, DialError> {
+        let mut pause = FULL.0;
+        let mut stream = loop {
+            match UnixStream::connect(path).await {
+                Ok(stream) => break stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(FULL.1);
+                }
+                Err(error) => return Err(DialError::Unix { path: path.to_owned(), error }),
+            }
         };
-        let config = tls.config();
-        let stream = tls_stream::connect(Arc::clone(&config), name.clone(), stream)
-            .await
-            .map_err(|error| self.tls_failed(TlsFailure::of(error, &config)))?;
-        Ok(Wire::Boxed(stream))
+        self.announce(&mut stream, whom).await?;
+        Ok(stream)
+    }
+
+    async fn encrypt(&self, stream: TcpStream, secured: &Secured) -> Result<Wire, DialError> {
+        let config = secured.tls.config();
+        let encrypted = tls_stream::connect(Arc::clone(&config), secured.name.clone(), stream).await;
+        encrypted.map(|stream| Wire::Boxed(stream)).map_err(|error| self.tls_failed(TlsFailure::of(error, &config)))
     }
 
     /// Says whose connection it is, before TLS or anything else.
@@ -208,28 +261,13 @@ impl Dialer {
     ///
     /// With TLS 1.3 a client is done before the server has looked at its certificate.
     pub fn late_failure(&self, error: &(dyn StdError + 'static)) -> Option<DialError> {
-        let (tls, _) = self.tls.as_ref()?;
-        TlsFailure::late(error, &tls.config()).map(|reason| self.tls_failed(reason))
+        let config = self.secured()?.tls.config();
+        TlsFailure::late(error, &config).map(|reason| self.tls_failed(reason))
     }
 }
 
-/// Waits for room in the listener's backlog for as long as it is awaited.
-async fn connect_unix(path: &Path) -> Result<UnixStream, DialError> {
-    let mut pause = FULL.0;
-    loop {
-        match UnixStream::connect(path).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                sleep(pause).await;
-                pause = (pause * 2).min(FULL.1);
-            }
-            Err(error) => return Err(DialError::Unix { path: path.to_owned(), error }),
-        }
-    }
-}
-
-impl std::fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dialer").field("address", &self.address()).field("tls", &self.tls.is_some()).finish()
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("address", &self.address()).field("tls", &self.secured().is_some()).finish()
     }
 }
