@@ -12,6 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version,
 };
+use switchgate::net::handshakes::Ending;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -167,6 +168,10 @@ async fn who_is_let_in() {
                 assert_eq!(is_let_in(&address, &config).await, expected, "{mode}: {what}, {versions:?}");
             }
         }
+        proxy.counted(Ending::NoCertificate, if without { 0 } else { 2 }).await;
+        proxy.counted(Ending::BadCertificate, if off { 0 } else { 8 }).await;
+        let all: u64 = Ending::ALL.map(|ending| proxy.handshakes[0].ended(ending)).iter().sum();
+        assert_eq!(all, 12, "{mode}");
     }
 }
 

@@ -33,6 +33,7 @@ mod soak;
 mod storm;
 mod support;
 mod tls;
+mod tls_abuse;
 mod unix_listeners;
 mod upstream_proxy_header;
 mod upstream_tls;

@@ -92,6 +92,12 @@ impl Certificates {
         self.current().iter().map(|pair| pair.validity.clone()).collect()
     }
 
+    /// Whether a client that knows every kind of certificate would get one.
+    fn knows(&self, name: Option<&str>) -> bool {
+        let named = |pair: &Pair| name.is_some_and(|name| pair.rank(name).is_some());
+        self.unnamed == Unnamed::First || self.current().iter().any(named)
+    }
+
     pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let pairs = self.current();
         let of_rank = |rank: Rank| pairs.iter().filter(move |pair| name.and_then(|name| pair.rank(name)) == Some(rank));
@@ -113,22 +119,34 @@ impl fmt::Debug for Certificates {
 }
 
 thread_local! {
-    /// The host that was asked for last on this thread.
+    /// What was asked for last on this thread.
     ///
     /// rustls tells the name to whoever chooses the certificate and to nobody else, from within the call that hands it
     /// the client's bytes: whoever made that call finds the name here after it.
-    static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    static ASKED: RefCell<Option<Asked>> = const { RefCell::new(None) };
 }
 
-/// The host (RFC 6066 §3) that a ClientHello named that this thread has processed just now.
-pub(super) fn take_asked() -> Option<Box<str>> {
+/// What a ClientHello asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The host (RFC 6066 §3).
+    pub(super) name: Option<Box<str>>,
+    /// Whether a certificate may stand for it, of whatever kind.
+    pub(super) is_known: bool,
+}
+
+/// What the ClientHello asked for that this thread has processed just now.
+pub(super) fn take_asked() -> Option<Asked> {
     ASKED.take()
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        ASKED.replace(hello.server_name().map(Into::into));
-        self.choose(hello.server_name(), hello.signature_schemes())
+        let name = hello.server_name();
+        let chosen = self.choose(name, hello.signature_schemes());
+        let is_known = chosen.is_some() || self.knows(name);
+        ASKED.replace(Some(Asked { name: name.map(Into::into), is_known }));
+        chosen
     }
 }
 

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client_certificate;
 pub mod development;
 pub mod dial;
+pub mod handshakes;
 pub mod listener;
 pub mod open_files;
 mod pinned;

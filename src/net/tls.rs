@@ -23,6 +23,7 @@ pub use super::tls_client::client_config;
 use super::{
     certificates::{self, Certificates},
     client_certificate::ClientCertificate,
+    handshakes::Failure,
     tls_stream::{self, ServerStream},
 };
 use crate::config::model::Versions;
@@ -189,17 +190,6 @@ pub fn server_config(
     Ok(config)
 }
 
-/// What a failed TLS handshake says to an operator.
-pub fn explained(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            format!("{error}: the client does not speak TLS (plain HTTP to a TLS port?)")
-        }
-        _ => error.to_string(),
-    }
-}
-
 /// What is known of a connection from its TLS handshake.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFacts {
@@ -214,27 +204,26 @@ pub struct TlsFacts {
 /// The TLS handshake of an accepted connection, within `limit`: its stream, and what it told.
 ///
 /// # Errors
-/// What TLS or the socket said, or `TimedOut`.
+/// What the client did wrong, of which it was told, or that it was gone or too slow.
 pub async fn accept(
     config: Arc<ServerConfig>,
     stream: TcpStream,
     limit: Duration,
-) -> io::Result<(Box<ServerStream>, TlsFacts)> {
+) -> Result<(Box<ServerStream>, TlsFacts), Failure> {
     let mut handshake = pin!(tls_stream::accept(config, stream));
-    let mut server_name = None;
+    let mut asked = None;
     let accepted = poll_fn(|cx| {
         let polled = handshake.as_mut().poll(cx);
-        if let Some(name) = certificates::take_asked() {
-            server_name = Some(name);
+        if let Some(now) = certificates::take_asked() {
+            asked = Some(now);
         }
         polled
     });
-    let Ok(accepted) = timeout(limit, accepted).await else {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within handshake_timeout"));
-    };
-    let stream = accepted?;
+    let Ok(accepted) = timeout(limit, accepted).await else { return Err(Failure::timeout()) };
+    let is_known = asked.as_ref().is_none_or(|asked| asked.is_known);
+    let stream = accepted.map_err(|error| Failure::new(error, is_known))?;
     let http2 = stream.facts().alpn_protocol() == Some(HTTP2);
     let leaf = stream.facts().peer_certificates().and_then(<[_]>::first);
     let client = leaf.map(|leaf| Arc::new(ClientCertificate::of(leaf)));
-    Ok((stream, TlsFacts { server_name, http2, client }))
+    Ok((stream, TlsFacts { server_name: asked.and_then(|asked| asked.name), http2, client }))
 }

@@ -25,6 +25,7 @@ use crate::{
     net::{
         certificates::{Certificates, Stamp},
         development::{self, DevelopmentError},
+        handshakes::Handshakes,
         listener::{self, BoundSocket},
         open_files,
         server_tls::{self, ServerTls},
@@ -129,6 +130,7 @@ struct BoundTls {
     /// Of the files of certificates and of client checks, before they were read.
     stamp: Stamp,
     handshake_timeout: Duration,
+    handshakes: Arc<Handshakes>,
 }
 
 /// What a running process is told.
@@ -154,6 +156,14 @@ impl Bound {
             .iter()
             .flat_map(|listener| listener.addresses.iter().map(|address| (listener.name.to_string(), address.clone())));
         all.collect()
+    }
+
+    /// How the TLS handshakes of each listener end, by its name.
+    pub fn handshakes(&self) -> Vec<(Arc<str>, Arc<Handshakes>)> {
+        let counted = |listener: &BoundListener| {
+            listener.tls.as_ref().map(|tls| (Arc::clone(&listener.name), Arc::clone(&tls.handshakes)))
+        };
+        self.listeners.iter().filter_map(counted).collect()
     }
 
     /// The certificates of all listeners, to be kept fresh. The listeners are those of `model`, in its order.
@@ -283,7 +293,8 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
     let certificates = Arc::new(load_pairs(listener, tls)?);
     let offer = ServerTls::new(Arc::clone(&certificates), tls);
     let offer = Arc::new(offer.map_err(|source| unusable(listener, source))?);
-    Ok(BoundTls { offer, certificates, stamp, handshake_timeout: tls.handshake_timeout })
+    let handshakes = Arc::default();
+    Ok(BoundTls { offer, certificates, stamp, handshake_timeout: tls.handshake_timeout, handshakes })
 }
 
 fn log_development_ca(ca: &Path) {

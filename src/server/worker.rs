@@ -15,6 +15,7 @@ use crate::{
     drain::Tracker,
     net::{
         Io, Wire,
+        handshakes::Ending,
         listener::{Accepted, Acceptor, BoundSocket},
         proxy_protocol::{self, Introduced, ProxyProtocolError},
         tls,
@@ -116,11 +117,6 @@ async fn work(share: Vec<(BoundSocket, Front)>, stack: impl Stack, tracker: Trac
     tracker.finished().await;
 }
 
-fn has_left(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
-}
-
 fn report(front: &Front, error: &io::Error) {
     tracing::error!(listener = %front.name, %error, "a worker cannot accept here; the others go on");
 }
@@ -168,15 +164,19 @@ impl Front {
                 let handshake = tls::accept(bound.offer.config(), stream, bound.handshake_timeout);
                 let stream = tokio::select! {
                     done = handshake => done,
-                    () = tracker.draining() => return,
+                    () = tracker.draining() => {
+                        bound.handshakes.count(Ending::Stopped);
+                        return;
+                    }
                 };
+                bound.handshakes.count(stream.as_ref().map_or_else(|failure| failure.ending, |_| Ending::Done));
                 match stream {
                     Ok((stream, facts)) => (Wire::Boxed(stream), Some(facts)),
                     // It has seen that we live.
-                    Err(error) if probe && has_left(&error) => return,
+                    Err(error) if probe && error.ending == Ending::HungUp => return,
                     Err(error) => {
-                        let error = tls::explained(&error);
-                        tracing::info!(listener = %self.name, client = %remote, %error, "TLS handshake failed");
+                        let reason = error.ending.as_str();
+                        tracing::info!(listener = %self.name, client = %remote, reason, %error, "TLS handshake failed");
                         return;
                     }
                 }

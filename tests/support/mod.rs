@@ -1,8 +1,9 @@
 //! A proxy on port 0, a raw client, a scripted upstream. Every wait has a deadline.
-use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use switchgate::{
     config,
+    net::handshakes::{Ending, Handshakes},
     protocol::address::ListenAddress,
     server::{self, Order, Outcome},
 };
@@ -32,6 +33,8 @@ pub(crate) async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// A running proxy.
 pub(crate) struct Proxy {
     pub(crate) addresses: Vec<SocketAddr>,
+    /// How the TLS handshakes of its listeners end.
+    pub(crate) handshakes: Vec<Arc<Handshakes>>,
     stop: mpsc::Sender<Order>,
     run: JoinHandle<Outcome>,
 }
@@ -46,12 +49,14 @@ impl Proxy {
             ListenAddress::Unix(_) => None,
         });
         let addresses = sockets.collect();
+        let addresses = bound.addresses().into_iter().map(|(_, address)| address).collect();
+        let handshakes = bound.handshakes().into_iter().map(|(_, counts)| counts).collect();
         let (stop, stops) = mpsc::channel(2);
         let run =
             tokio::spawn(
                 async move { server::run(model, bound, stops).await.unwrap_or_else(|error| panic!("{error}")) },
             );
-        Self { addresses, stop, run }
+        Self { addresses, handshakes, stop, run }
     }
 
     pub(crate) async fn start(text: &str) -> Self {
@@ -73,6 +78,16 @@ impl Proxy {
 
     pub(crate) async fn connect(&self) -> Client<TcpStream> {
         Client::new(TcpStream::connect(self.addresses[0]).await.unwrap())
+    }
+
+    /// Waits until so many TLS handshakes of the first listener have ended so.
+    pub(crate) async fn counted(&self, ending: Ending, times: u64) {
+        let reached = async {
+            while self.handshakes[0].ended(ending) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(ending.as_str(), reached).await;
     }
 
     /// Tells it to stop; the result is there when it has.

@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
 };
 
-pub use handshake::{accept, connect};
+pub use handshake::{Plaintext, accept, connect};
 pub use records::Engine;
 
 use super::{Io, pending_error};
@@ -150,6 +150,17 @@ impl<E: Engine> TlsStream<E> {
 
     /// Decrypts `tls`, what is left of earlier reads at its front, and keeps what is unfinished at its end.
     fn open(&mut self, tls: &mut [u8], reader: &mut ReadBuf<'_>) {
+        if self.engine.common().is_handshaking() {
+            match handshake::is_plaintext(tls) {
+                Some(false) => {}
+                Some(true) => return self.fail_in_clear(),
+                // Not for rustls: it would call the first letter no record, and nobody would be told what was meant.
+                None => {
+                    self.inbound.clear();
+                    return self.inbound.extend_from_slice(tls);
+                }
+            }
+        }
         let plain = &mut self.plain.bytes;
         let deliver = |bytes: &[u8]| {
             // In order: what does not fit is followed by nothing that does.

@@ -416,19 +416,42 @@ async fn a_write_between_the_parts_of_a_ticket_works() {
 async fn what_is_no_tls_is_answered_with_an_alert() {
     let mut oversized = vec![0x16, 3, 1, 0xff, 0xff];
     oversized.resize(100, 0);
-    for bytes in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), oversized] {
+    for bytes in [b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), oversized] {
         let (mut near, far) = sockets().await;
         near.write_all(&bytes).await.unwrap();
         let error = within(accept(configs(&TLS13).server, far)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         assert!(matches!(inner, Some(Error::InvalidMessage(_))), "{inner:?}");
-        if bytes[0] == b'G' {
-            assert!(crate::net::tls::explained(&error).contains("plain HTTP"));
-        }
         let mut alert = Vec::new();
         within(near.read_to_end(&mut alert)).await.unwrap();
         assert_eq!((alert[0], alert[5]), (0x15, 2), "a fatal alert");
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_clear_is_answered_in_clear_however_it_is_cut() {
+    for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\n"] {
+        for cut in 0..8 {
+            let (mut near, far) = sockets().await;
+            near.set_nodelay(true).unwrap();
+            let asking = async {
+                near.write_all(&request[..cut]).await.unwrap();
+                // Seen alone, or the cut is none.
+                tokio::task::yield_now().await;
+                let _ = near.write_all(&request[cut..]).await;
+            };
+            let accepting = within(accept(configs(&TLS13).server, far));
+            let error = tokio::join!(accepting, asking).0.unwrap_err();
+            assert!(error.get_ref().unwrap().is::<super::Plaintext>(), "{error}");
+            let mut answer = Vec::new();
+            let _ = within(near.read_to_end(&mut answer)).await;
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{cut}: {answer}");
+            if let Some((head, body)) = answer.split_once("\r\n\r\n") {
+                assert!(head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
+            }
+        }
     }
 }
 
