@@ -27,6 +27,7 @@ mod origin;
 mod peers;
 mod plain_http;
 mod proxy_protocol;
+mod redirect;
 mod relay;
 mod smuggling;
 mod soak;

@@ -54,6 +54,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Whether connections begin with a PROXY header, and whose.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// The port of https to which all its requests are sent on; `None` is served here.
+    pub redirect: Option<u16>,
 }
 
 /// PROXY headers of a listener.

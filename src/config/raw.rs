@@ -114,6 +114,11 @@ raw_table! {
         /// Every connection begins with a PROXY header, version 1 or 2. Without this key one is an error, as is any
         /// other garbage.
         proxy_protocol: ProxyProtocolTable,
+        /// Answer every request with 308 to the same host, path and query on `https`, and serve nothing. Default none.
+        /// Browsers do not follow it for WebSockets: pages must say `wss://` themselves.
+        redirect: RedirectWord,
+        /// The port in that answer, in place of the one that the client has used. Default 443, which is left out.
+        redirect_port: usize,
     }
 }
 
@@ -331,6 +336,14 @@ raw_choice! {
         XForwarded = "x-forwarded",
         /// `Forwarded` (RFC 7239).
         Forwarded = "forwarded",
+    }
+}
+
+raw_choice! {
+    /// Where a listener sends its requests on.
+    RedirectWord {
+        /// `https://` and the host that was asked for.
+        Https = "https",
     }
 }
 

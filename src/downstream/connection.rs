@@ -51,6 +51,8 @@ pub struct Connection {
     pub certificate: Option<Told>,
     /// Whether a balancer took TLS off it before it came here, and said so in a PROXY header.
     pub tls_before: bool,
+    /// The port of https to which its requests are sent on, where the listener is there for nothing else.
+    pub redirect: Option<u16>,
     place: Place,
 }
 
@@ -69,7 +71,23 @@ impl Connection {
         let certificate = client
             .map(|client| Told::new(&client.der, client.subject.as_deref(), &client.alternatives, &client.fingerprint));
         let place = Place { _permit: Arc::new(permit), _client: ClientPlace::default() };
-        Self { listener, remote, local: None, peer: remote.into(), tls, certificate, tls_before: false, place }
+        Self {
+            listener,
+            remote,
+            local: None,
+            peer: remote.into(),
+            tls,
+            certificate,
+            tls_before: false,
+            redirect: None,
+            place,
+        }
+    }
+
+    /// The same on a listener that sends requests on to this port of https, if it does.
+    #[must_use]
+    pub fn redirected(self, redirect: Option<u16>) -> Self {
+        Self { redirect, ..self }
     }
 
     /// The subject of the client's certificate, for the log.

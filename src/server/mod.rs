@@ -119,6 +119,7 @@ struct BoundListener {
     sockets: Vec<Vec<BoundSocket>>,
     tls: Option<BoundTls>,
     proxy_protocol: Option<Arc<ProxyProtocol>>,
+    redirect: Option<u16>,
     permits: Arc<Semaphore>,
     clients: ClientConnections,
 }
@@ -201,7 +202,8 @@ pub fn bind(model: &Model) -> Result<Bound, ServerError> {
         let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
         let clients = ClientConnections::new(listener, model);
         let name = listener.name.as_str().into();
-        listeners.push(BoundListener { name, addresses, sockets, tls, proxy_protocol, permits, clients });
+        let redirect = listener.redirect;
+        listeners.push(BoundListener { name, addresses, sockets, tls, proxy_protocol, redirect, permits, clients });
     }
     Ok(Bound { listeners, files })
 }

@@ -62,7 +62,7 @@ pub(super) fn start(
         websocket: model.routes.all().iter().any(|route| route.websocket),
     };
     let mut shares: Vec<Vec<(BoundSocket, Front)>> = Vec::new();
-    for BoundListener { name, sockets, tls, proxy_protocol, permits, clients, .. } in bound.listeners {
+    for BoundListener { name, sockets, tls, proxy_protocol, redirect, permits, clients, .. } in bound.listeners {
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
         for (share, sockets) in shares.iter_mut().zip(sockets) {
             share.extend(sockets.into_iter().map(|socket| {
@@ -70,6 +70,7 @@ pub(super) fn start(
                     name: Arc::clone(&name),
                     tls: tls.clone(),
                     proxy_protocol: proxy_protocol.clone(),
+                    redirect,
                     limits: Arc::clone(&limits),
                     http2,
                     permits: Arc::clone(&permits),
@@ -127,6 +128,7 @@ struct Front {
     name: Arc<str>,
     tls: Option<BoundTls>,
     proxy_protocol: Option<Arc<ProxyProtocol>>,
+    redirect: Option<u16>,
     limits: Arc<ConnectionLimits>,
     http2: Http2Options,
     permits: Arc<tokio::sync::Semaphore>,
@@ -182,7 +184,7 @@ impl Front {
                 }
             }
         };
-        let mut connection = Connection::new(self.name, remote, facts, permit).among(place);
+        let mut connection = Connection::new(self.name, remote, facts, permit).among(place).redirected(self.redirect);
         connection.tls_before = tls_before;
         connection.local = local;
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {

@@ -1,5 +1,6 @@
 //! What can go wrong with a request, and whose fault it is.
 
+use http::HeaderValue;
 use thiserror::Error;
 
 use crate::{
@@ -25,6 +26,8 @@ pub(super) enum ProxyError {
     Trace,
     #[error(transparent)]
     Target(#[from] TargetError),
+    #[error("this listener is for redirects only; use https or wss")]
+    Redirect { location: Option<HeaderValue> },
     #[error("no route for this host and path")]
     NoRoute,
     #[error("the TLS handshake was for a host of another route (RFC 9110 section 7.4)")]
@@ -65,6 +68,7 @@ impl ProxyError {
             | Self::Connect
             | Self::Trace
             | Self::Target(_)
+            | Self::Redirect { .. }
             | Self::NoRoute
             | Self::Misdirected
             | Self::AmbiguousPath
@@ -87,6 +91,7 @@ impl ProxyError {
             Self::Connect => "connect",
             Self::Trace => "trace",
             Self::Target(error) => error.rule(),
+            Self::Redirect { .. } => "redirect",
             Self::NoRoute => "no-route",
             Self::Misdirected => "misdirected",
             Self::AmbiguousPath => "ambiguous-path",

@@ -2,10 +2,10 @@
 //!
 //! | fact | written by | read by |
 //! |---|---|---|
-//! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `check_origin`, `switch`, `rewrite`, `observe`, `forward` |
+//! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `redirect`, `check_origin`, `switch`, `rewrite`, `observe`, `forward` |
 //! | [`RequestId`] | `observe` | `respond`, `switch`, `forward` |
 //! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `limit`, `switch`, `rewrite`, `forward` |
-//! | `Arc<Target>` | `check_request` | `match_route`, `check_origin`, `rewrite` |
+//! | `Arc<Target>` | `check_request` | `redirect`, `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
 //! | [`Opening`] | `check_handshake` | `verify_accept`, `switch` |

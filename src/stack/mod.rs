@@ -15,6 +15,7 @@ mod limit;
 mod match_route;
 mod observe;
 mod pace;
+mod redirect;
 mod respond;
 mod rewrite;
 mod shown;
@@ -78,6 +79,8 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(check::CheckLayer(identify_client))
         // What was malformed has a stand-in's head: nothing may look at the rest of it before this.
         .layer(check::CheckLayer(check_request::CheckRequest))
+        // Before any route: what such a listener takes is for no upstream.
+        .layer(check::CheckLayer(redirect::Redirect))
         // Every policy hangs on the route.
         .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
         .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{
     HeaderValue, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, UPGRADE},
 };
 use tower::{Layer, Service};
 
@@ -82,6 +82,7 @@ fn status(error: &ProxyError) -> StatusCode {
         ProxyError::Connect => StatusCode::METHOD_NOT_ALLOWED,
         ProxyError::Trace => StatusCode::NOT_IMPLEMENTED,
         ProxyError::Target(_) | ProxyError::AmbiguousPath | ProxyError::OtherUpgrade => StatusCode::BAD_REQUEST,
+        ProxyError::Redirect { .. } => StatusCode::PERMANENT_REDIRECT,
         ProxyError::NoRoute => StatusCode::NOT_FOUND,
         ProxyError::Misdirected => StatusCode::MISDIRECTED_REQUEST,
         ProxyError::WebSocketNotAllowed | ProxyError::Origin(_) => StatusCode::FORBIDDEN,
@@ -144,6 +145,9 @@ fn answer(error: &ProxyError, id: Option<RequestId>) -> Response {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
         }
+        ProxyError::Redirect { location: Some(location) } => {
+            headers.insert(LOCATION, location.clone());
+        }
         ProxyError::Draining { retry_after } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after));
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -161,6 +165,10 @@ fn answer(error: &ProxyError, id: Option<RequestId>) -> Response {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
+    }
+    if matches!(error, ProxyError::Redirect { .. }) {
+        // Nothing was refused: it is logged as the answer that it is.
+        return response;
     }
     let side = match error.side() {
         Some(Side::Downstream) => "downstream",

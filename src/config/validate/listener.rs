@@ -26,6 +26,7 @@ pub(super) fn listeners(
     let mut names = HashSet::new();
     let mut all = Vec::new();
     for Given { value: raw, span: place } in raws {
+        let redirect = redirect(&raw, problems);
         let Some(listen) = raw.listen else {
             problems.at(&place, "this listener has no `listen`; write `listen = \"127.0.0.1:8080\"`");
             continue;
@@ -59,6 +60,7 @@ pub(super) fn listeners(
             max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
             tls: tls.flatten(),
             proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, problems)),
+            redirect,
         });
     }
     all
@@ -116,6 +118,21 @@ fn proxy_protocol(given: Given<raw::ProxyProtocolTable>, problems: &mut Problems
         from: trusted_peers(raw.from, problems),
         timeout: span(raw.timeout, "5s", Duration::from_secs(5), problems),
     }
+}
+
+fn redirect(raw: &raw::ListenerTable, problems: &mut Problems<'_>) -> Option<u16> {
+    let Some(redirect) = &raw.redirect else {
+        if let Some(port) = &raw.redirect_port {
+            problems.at(&port.span, "`redirect_port` does nothing without `redirect`; add `redirect = \"https\"`");
+        }
+        return None;
+    };
+    let raw::RedirectWord::Https = redirect.value;
+    if raw.tls.is_some() {
+        problems.at(&redirect.span, "this listener has `tls`: who comes here has https already; leave one of them out");
+    }
+    let port = number(raw.redirect_port.clone(), 1..=usize::from(u16::MAX), 443, problems);
+    u16::try_from(port).ok()
 }
 
 fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Problems<'_>) -> Option<ListenerTls> {
