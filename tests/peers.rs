@@ -1,7 +1,9 @@
-//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Autobahn.
+//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Autobahn, sslscan.
 //!
 //! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
 //! it was skipped and why, and passes.
+
+mod tls_scan;
 
 use std::{
     collections::BTreeMap,
