@@ -28,6 +28,8 @@ pub enum Command {
     Run {
         /// The config file.
         config: PathBuf,
+        /// Where the secrets of TLS connections go, if anywhere.
+        tls_key_log: Option<PathBuf>,
     },
     /// Read the config, name every problem, and leave.
     Check {
@@ -88,6 +90,19 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Add the secrets of all TLS connections of clients to this file, for Wireshark; never in production
+    ///
+    /// Whoever has the file can read all traffic, so it is made for this user alone. Nothing else turns this on: no
+    /// key of the config, and no SSLKEYLOGFILE in the environment.
+    #[arg(long, value_name = "FILE")]
+    tls_key_log: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Serve until SIGTERM or SIGINT (the default)
@@ -96,7 +111,7 @@ enum Action {
                             switchgate run --config /etc/switchgate/proxy.toml --log-format json\n\n\
                             A signal closes the listeners; requests in flight finish, and open WebSockets get the\n\
                             time that `[drain] grace` allows. Exit codes: 0 stopped by a signal, 1 failed, 2 bad config.")]
-    Run(ConfigFile),
+    Run(RunArgs),
 
     /// Name every problem in the config, with line, column and what would be right
     #[command(after_help = "Examples:\n  \
@@ -173,8 +188,10 @@ where
 {
     let Cli { config: ConfigFile { config: before }, log_format, action } = Cli::try_parse_from(arguments)?;
     let command = match action {
-        None => Command::Run { config: before.unwrap_or_else(|| DEFAULT_CONFIG.into()) },
-        Some(Action::Run(file)) => Command::Run { config: one_config(before, file)? },
+        None => Command::Run { config: before.unwrap_or_else(|| DEFAULT_CONFIG.into()), tls_key_log: None },
+        Some(Action::Run(RunArgs { config, tls_key_log })) => {
+            Command::Run { config: one_config(before, config)?, tls_key_log }
+        }
         Some(Action::Check(file)) => Command::Check { config: one_config(before, file)? },
         Some(_) if before.is_some() => {
             return Err(usage(ErrorKind::ArgumentConflict, "`--config` is for `run` and `check` only; leave it out"));

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         cli::LogFormat::Json => LogFormat::Json,
     };
     match invocation.command {
-        Command::Run { config } => run(&config, format),
+        Command::Run { config, tls_key_log } => run(&config, tls_key_log.as_deref(), format),
         Command::Check { config } => match load(&config) {
             Ok(model) => match server::check(&model) {
                 Ok(()) => print(format!("{}: no problems\n", config.display()).as_bytes()),
@@ -92,7 +92,7 @@ fn probe(options: &ProbeOptions) -> ExitCode {
     }
 }
 
-fn run(path: &Path, format: LogFormat) -> ExitCode {
+fn run(path: &Path, tls_key_log: Option<&Path>, format: LogFormat) -> ExitCode {
     let model = match load(path) {
         Ok(model) => model,
         Err(code) => return code,
@@ -104,19 +104,23 @@ fn run(path: &Path, format: LogFormat) -> ExitCode {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
-    match runtime.block_on(serve(model)) {
+    match runtime.block_on(serve(model, tls_key_log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
     }
 }
 
-async fn serve(model: Model) -> Result<(), String> {
+async fn serve(model: Model, tls_key_log: Option<&Path>) -> Result<(), String> {
     let no_signals = |error| format!("cannot listen for signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let text = |error: ServerError| error.to_string();
-    let bound = server::bind(&model).map_err(text)?;
+    let bound = match tls_key_log {
+        None => server::bind(&model),
+        Some(file) => server::bind_with_key_log(&model, file),
+    };
+    let bound = bound.map_err(text)?;
     // Room for the second stop beside a few reloads; more of either say nothing new.
     let (give, orders) = mpsc::channel(8);
     let tell = |order| {

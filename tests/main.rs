@@ -35,6 +35,7 @@ mod storm;
 mod support;
 mod tls;
 mod tls_abuse;
+mod tls_secrets;
 mod unix_listeners;
 mod upstream_proxy_header;
 mod upstream_tls;

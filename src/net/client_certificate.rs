@@ -19,7 +19,10 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name},
 };
 
-use super::tls::{self, TlsError};
+use super::{
+    hex,
+    tls::{self, TlsError},
+};
 use crate::config::model::ClientAuth;
 
 /// What a listener asks of its clients, as its files say now.
@@ -121,14 +124,6 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
         SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
         SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _never_fails = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 fn alternatives(certificate: &X509Certificate<'_>) -> Vec<Box<str>> {

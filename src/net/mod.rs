@@ -5,6 +5,7 @@ pub mod client_certificate;
 pub mod development;
 pub mod dial;
 pub mod handshakes;
+pub mod key_log;
 pub mod listener;
 pub mod open_files;
 mod pinned;
@@ -19,7 +20,7 @@ pub mod tls_stream;
 pub mod unix_listener;
 mod wire;
 
-use std::io;
+use std::{fmt::Write, io};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
@@ -45,6 +46,15 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
 
 fn pending_error(stream: &TcpStream) -> Option<io::Error> {
     stream.take_error().unwrap_or_else(Some)
+}
+
+/// In lower case.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _never_fails = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The probe's, which tells of certificates and wants no more than an exchange.

@@ -5,21 +5,20 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use rustls::ServerConfig;
+use rustls::{KeyLog, ServerConfig};
 
 use super::{
     certificates::Certificates,
     client_certificate::{self, Check, CrlEnd},
     tls::{self, TlsError},
 };
-use crate::config::model::{ClientAuth, ListenerTls, Versions};
+use crate::config::model::{ClientAuth, ListenerTls};
 
 /// The TLS of a listener. Its client CA and CRLs can be read again; connections keep what they began with.
 pub struct ServerTls {
     certificates: Arc<Certificates>,
-    versions: Versions,
-    protocols: &'static [&'static [u8]],
-    clients: Option<ClientAuth>,
+    tls: ListenerTls,
+    key_log: Option<Arc<dyn KeyLog>>,
     current: RwLock<Offer>,
 }
 
@@ -29,15 +28,17 @@ struct Offer {
 }
 
 impl ServerTls {
-    /// Reads what is to be known of clients.
+    /// Reads what is to be known of clients. Secrets go to `key_log`, and nowhere without it.
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn new(certificates: Arc<Certificates>, tls: &ListenerTls) -> Result<Self, TlsError> {
-        let (versions, clients) = (tls.versions, tls.clients.clone());
-        let protocols = if tls.http2 { tls::HTTP2_FIRST } else { tls::ONLY_HTTP1 };
-        let offer = offer(&certificates, versions, protocols, clients.as_ref())?;
-        Ok(Self { certificates, versions, protocols, clients, current: RwLock::new(offer) })
+    pub fn new(
+        certificates: Arc<Certificates>,
+        tls: &ListenerTls,
+        key_log: Option<Arc<dyn KeyLog>>,
+    ) -> Result<Self, TlsError> {
+        let offer = offer(&certificates, tls, key_log.as_ref())?;
+        Ok(Self { certificates, tls: tls.clone(), key_log, current: RwLock::new(offer) })
     }
 
     /// For the next handshake.
@@ -50,8 +51,8 @@ impl ServerTls {
     /// # Errors
     /// The first file that cannot be used. What held before goes on holding.
     pub fn reload_clients(&self) -> Result<(), TlsError> {
-        if self.clients.is_some() {
-            let fresh = offer(&self.certificates, self.versions, self.protocols, self.clients.as_ref())?;
+        if self.tls.clients.is_some() {
+            let fresh = offer(&self.certificates, &self.tls, self.key_log.as_ref())?;
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         Ok(())
@@ -73,18 +74,21 @@ pub fn check_clients(clients: &ClientAuth) -> Result<(), TlsError> {
 
 fn offer(
     certificates: &Arc<Certificates>,
-    versions: Versions,
-    protocols: &[&[u8]],
-    clients: Option<&ClientAuth>,
+    tls: &ListenerTls,
+    key_log: Option<&Arc<dyn KeyLog>>,
 ) -> Result<Offer, TlsError> {
-    let check = clients.map(client_certificate::check).transpose()?;
+    let check = tls.clients.as_ref().map(client_certificate::check).transpose()?;
     let (verifier, crls) = check.map(|Check { verifier, crls }| (verifier, crls)).unzip();
-    let config = tls::server_config(Arc::clone(certificates), versions, protocols, verifier)?;
+    let protocols = if tls.http2 { tls::HTTP2_FIRST } else { tls::ONLY_HTTP1 };
+    let mut config = tls::server_config(Arc::clone(certificates), tls.versions, protocols, verifier)?;
+    if let Some(key_log) = key_log {
+        config.key_log = Arc::clone(key_log);
+    }
     Ok(Offer { config: Arc::new(config), crls: crls.unwrap_or_default() })
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("versions", &self.versions).field("clients", &self.clients).finish()
+        f.debug_struct("ServerTls").field("tls", &self.tls).finish_non_exhaustive()
     }
 }

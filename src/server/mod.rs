@@ -26,6 +26,7 @@ use crate::{
         certificates::{Certificates, Stamp},
         development::{self, DevelopmentError},
         handshakes::Handshakes,
+        key_log::{KeyLogError, KeyLogFile},
         listener::{self, BoundSocket},
         open_files,
         server_tls::{self, ServerTls},
@@ -78,6 +79,9 @@ pub enum ServerError {
         /// What is wrong.
         source: DevelopmentError,
     },
+    /// The file for TLS secrets is not usable.
+    #[error(transparent)]
+    KeyLog(#[from] KeyLogError),
     /// A thread or its runtime cannot be started.
     #[error("cannot start worker thread {index}: {source}; lower `workers` or raise the limits of this user")]
     Worker {
@@ -192,11 +196,28 @@ pub struct Outcome {
 /// # Errors
 /// The first listener that cannot serve, with the cure.
 pub fn bind(model: &Model) -> Result<Bound, ServerError> {
+    bind_all_listeners(model, None)
+}
+
+/// The same, with the secrets of all TLS connections of clients written to `path`.
+///
+/// # Errors
+/// See [`bind`]; and when the file cannot be written, or can be read by others.
+pub fn bind_with_key_log(model: &Model, path: &Path) -> Result<Bound, ServerError> {
+    let key_log = Arc::new(KeyLogFile::open(path)?);
+    tracing::warn!(
+        file = %path.display(),
+        "TLS SECRETS ARE LOGGED: whoever reads this file reads all traffic; restart without --tls-key-log and remove it"
+    );
+    bind_all_listeners(model, Some(&key_log))
+}
+
+fn bind_all_listeners(model: &Model, key_log: Option<&Arc<KeyLogFile>>) -> Result<Bound, ServerError> {
     let workers = workers(model);
     let mut listeners = Vec::new();
     let mut files = Vec::new();
     for listener in &model.listeners {
-        let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls)).transpose()?;
+        let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls, key_log)).transpose()?;
         let (addresses, sockets) = bind_all(listener, workers, &mut files)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
         let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
@@ -283,7 +304,11 @@ fn unusable(listener: &Listener, source: TlsError) -> ServerError {
     ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) }
 }
 
-fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerError> {
+fn load_tls(
+    listener: &Listener,
+    tls: &ListenerTls,
+    key_log: Option<&Arc<KeyLogFile>>,
+) -> Result<BoundTls, ServerError> {
     for pair in tls.pairs.iter().filter(|_| tls.development) {
         let made = development::ensure(&pair.certificate, &pair.key)
             .map_err(|source| ServerError::Development { listener: listener.name.clone(), source })?;
@@ -293,7 +318,8 @@ fn load_tls(listener: &Listener, tls: &ListenerTls) -> Result<BoundTls, ServerEr
     }
     let stamp = keep_certificates::stamp(tls);
     let certificates = Arc::new(load_pairs(listener, tls)?);
-    let offer = ServerTls::new(Arc::clone(&certificates), tls);
+    let key_log = key_log.map(|log| Arc::clone(log) as Arc<dyn rustls::KeyLog>);
+    let offer = ServerTls::new(Arc::clone(&certificates), tls, key_log);
     let offer = Arc::new(offer.map_err(|source| unusable(listener, source))?);
     let handshakes = Arc::default();
     Ok(BoundTls { offer, certificates, stamp, handshake_timeout: tls.handshake_timeout, handshakes })

@@ -1,0 +1,87 @@
+//! The secrets of TLS connections in a file, for Wireshark and its like. Only where the command line asks for it.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use rustls::KeyLog;
+use thiserror::Error;
+
+/// Why the file cannot take them.
+#[derive(Debug, Error)]
+pub enum KeyLogError {
+    /// It cannot be opened or made.
+    #[error("cannot write {}: {source}; name a file that this user may write with `--tls-key-log`", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is there, and others could read it.
+    #[error("{} can be read or written by others, and would hold the keys to all traffic; chmod 600 it first", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A file in the NSS key log format, which grows line by line.
+pub struct KeyLogFile(Mutex<File>);
+
+impl KeyLogFile {
+    /// Opens it for this user alone; what is there stays.
+    ///
+    /// # Errors
+    /// See [`KeyLogError`].
+    pub fn open(path: &Path) -> Result<Self, KeyLogError> {
+        let unwritable = |source| KeyLogError::Unwritable { path: path.to_owned(), source };
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(unwritable)?;
+        let data = file.metadata().map_err(unwritable)?;
+        if data.is_file() && data.permissions().mode() & 0o077 != 0 {
+            return Err(KeyLogError::Open { path: path.to_owned() });
+        }
+        Ok(Self(Mutex::new(file)))
+    }
+}
+
+impl KeyLog for KeyLogFile {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let line = format!("{label} {} {}\n", super::hex(client_random), super::hex(secret));
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One write a line: whoever follows the file sees no half of one.
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            tracing::warn!(%error, "a TLS secret was not logged");
+        }
+    }
+}
+
+impl fmt::Debug for KeyLogFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyLogFile")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_for_this_user_alone_and_only_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        for _ in 0..2 {
+            KeyLogFile::open(&path).unwrap().log("CLIENT_RANDOM", &[0, 1], &[0xfe, 0xff]);
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "CLIENT_RANDOM 0001 feff\n".repeat(2));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(matches!(KeyLogFile::open(&path), Err(KeyLogError::Open { .. })));
+        assert!(matches!(KeyLogFile::open(folder.path()), Err(KeyLogError::Unwritable { .. })));
+    }
+}

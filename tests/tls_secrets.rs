@@ -1,0 +1,82 @@
+//! What TLS keeps beyond one connection: logged secrets and resumed sessions.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use rustls::{
+    ClientConfig, HandshakeKind, KeyLog, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{Client, process::Process, within};
+
+const LISTENER: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[listener.tls]\ncertificate = \"leaf.pem\"\n\
+                        key = \"leaf.key\"\ndevelopment = true\n";
+const ROUTE: &str = "[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n";
+
+fn client(folder: &Path, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// One request on a connection of its own; how its handshake went.
+async fn ask(address: &str, config: &Arc<ClientConfig>) -> HandshakeKind {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = within("TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await.unwrap();
+    let mut client = Client::new(stream);
+    // Tickets of TLS 1.3 come after the handshake, and before the answer.
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.status, 200);
+    client.stream.get_ref().1.handshake_kind().unwrap()
+}
+
+/// What a client would have written into a key log of its own.
+#[derive(Debug, Default)]
+struct Secrets(Mutex<BTreeSet<String>>);
+
+impl KeyLog for Secrets {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        self.0.lock().unwrap().insert(format!("{label} {} {}", hex(client_random), hex(secret)));
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_logged_where_the_command_line_says_and_nowhere_else() {
+    const RUN: &str = "export SSLKEYLOGFILE=environment.log; exec \"$0\" --log-format json run";
+    for asked in [true, false] {
+        let line = if asked { format!("{RUN} --tls-key-log keys.log") } else { RUN.to_owned() };
+        let mut process = Process::start_with(&format!("{LISTENER}{ROUTE}"), "info", &line).await;
+        let folder = process.folder.path().to_owned();
+        let mut expected = BTreeSet::new();
+        for version in [&TLS12, &TLS13] {
+            let secrets = Arc::new(Secrets::default());
+            let mut config = client(&folder, version);
+            config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;
+            ask(&process.addresses[0], &Arc::new(config)).await;
+            expected.append(&mut secrets.0.lock().unwrap());
+        }
+        process.terminate();
+        assert_eq!(process.exit_code().await, Some(0));
+        assert!(!folder.join("environment.log").exists());
+        let warnings = process.seen.iter().filter(|event| event["message"].as_str().unwrap().contains("SECRETS"));
+        assert_eq!(warnings.filter(|event| event["level"] == "WARN").count(), usize::from(asked));
+        assert_eq!(folder.join("keys.log").exists(), asked);
+        if asked {
+            let text = std::fs::read_to_string(folder.join("keys.log")).unwrap();
+            assert_eq!(text.lines().map(str::to_owned).collect::<BTreeSet<_>>(), expected);
+            let mode = std::fs::metadata(folder.join("keys.log")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+}
