@@ -15,7 +15,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Client, process::Process, within};
+use crate::support::{Client, Proxy, process::Process, within};
 
 const LISTENER: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[listener.tls]\ncertificate = \"leaf.pem\"\n\
                         key = \"leaf.key\"\ndevelopment = true\n";
@@ -79,4 +79,35 @@ async fn secrets_are_logged_where_the_command_line_says_and_nowhere_else() {
             assert_eq!(mode & 0o777, 0o600);
         }
     }
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_its_own_listener_until_it_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{LISTENER}{LISTENER}{ROUTE}");
+    let first = Proxy::start_in(&text, folder.path()).await;
+    let again = Proxy::start_in(&text, folder.path()).await;
+    let [one, other, restarted] = [first.addresses[0], first.addresses[1], again.addresses[0]].map(|a| a.to_string());
+    for version in [&TLS12, &TLS13] {
+        let config = Arc::new(client(folder.path(), version));
+        for (address, expected) in [
+            (&one, HandshakeKind::Full),
+            (&one, HandshakeKind::Resumed),
+            (&other, HandshakeKind::Full),
+            (&other, HandshakeKind::Resumed),
+            (&restarted, HandshakeKind::Full),
+            (&restarted, HandshakeKind::Resumed),
+        ] {
+            // The client shows the last ticket that it was given for this name, whoever gave it.
+            assert_eq!(ask(address, &config).await, expected, "{version:?} at {address}");
+        }
+    }
+}
+
+#[test]
+fn ticket_keys_are_known_for_twelve_hours() {
+    // What operations.md promises; the keys themselves are rustls's.
+    let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
+    assert!(ticketer.enabled());
+    assert_eq!(ticketer.lifetime(), 12 * 60 * 60);
 }

@@ -182,11 +182,13 @@ pub fn server_config(
         // let in who has been revoked since. No tickets of either version, and nothing that could be resumed.
         config.send_tls13_tickets = 0;
         config.max_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
     } else {
         // A key of its own for each listener: what one has let in, another must not take for its own.
+        // It changes every six hours and is known for six more, then nobody can read what was recorded with a ticket.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
     }
+    // Sessions that are kept here would outlive those keys: rustls forgets them only when it needs the room.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 
