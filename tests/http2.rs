@@ -292,7 +292,7 @@ async fn a_stop_sends_goaway_and_close_and_lets_requests_finish() {
     let stopped = proxy.stop();
     assert_eq!(socket.expect_close().await, 1001);
     assert_eq!(relayed.expect_close().await, 1001);
-    within("end of an idle connection", idle.end).await.unwrap().unwrap();
+    idle.ended().await;
     socket.send(close(1001, MASK)).await;
     relayed.send(close(1001, None)).await;
     asked.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await;
@@ -300,7 +300,7 @@ async fn a_stop_sends_goaway_and_close_and_lets_requests_finish() {
     assert_eq!(within("body", response.into_body().data()).await.unwrap().unwrap(), "done");
     assert!(socket.rest().await.is_empty());
     drop(socket);
-    within("GOAWAY and the end", http2.end).await.unwrap().unwrap();
+    http2.ended().await;
     let outcome = within("stop", stopped).await.unwrap();
     assert_eq!((outcome.cut.connections, outcome.cut.relays), (0, 0));
 }
@@ -323,7 +323,7 @@ async fn connections_without_a_request_end() {
     socket.send(frame(BINARY, b"still", MASK)).await;
     assert_eq!(socket.frame().await.unwrap().payload, b"still");
     drop(socket);
-    within("end for want of requests", http2.end).await.unwrap().unwrap();
+    http2.ended().await;
 }
 
 #[tokio::test]

@@ -49,6 +49,12 @@ async fn begun(gate: &Gate) -> TlsStream<TcpStream> {
     stream
 }
 
+/// The kind and payload of the next frame of the gate.
+async fn next_frame(client: &mut Client<TlsStream<TcpStream>>) -> (u8, Vec<u8>) {
+    let head = client.take(9).await;
+    (head[3], client.take(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await)
+}
+
 /// The code of the GOAWAY that the gate ends with; `None` when it just ends.
 fn goaway(mut bytes: &[u8]) -> Option<u32> {
     let mut code = None;
@@ -162,6 +168,19 @@ async fn what_is_no_http2_ends_its_connection() {
 }
 
 #[tokio::test]
+async fn a_stop_and_silence_end_with_a_goaway_without_blame() {
+    let gate = Gate::before("builtin:echo", "", "[limits]\nhead_timeout = \"200ms\"").await;
+    let mut silent = Client::new(begun(&gate).await);
+    assert_eq!(goaway(&silent.rest().await), Some(0));
+    let patient = Gate::echo("").await;
+    let mut idle = Client::new(begun(&patient).await);
+    // The gate's settings: from here on there is a connection to stop.
+    next_frame(&mut idle).await;
+    let _stopped = patient.proxy.stop();
+    assert_eq!(goaway(&idle.rest().await), Some(0));
+}
+
+#[tokio::test]
 async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
     let gate = Gate::before("builtin:echo", "", "[limits]\nmax_streams = 4").await;
     let mut http2 = gate.http2().await;
@@ -189,9 +208,7 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
     raw.send(many).await;
     let mut refused = 0;
     while refused < 8 {
-        let head = raw.take(9).await;
-        let payload = raw.take(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).await;
-        if head[3] == RST_STREAM && payload == [0, 0, 0, 7] {
+        if next_frame(&mut raw).await == (RST_STREAM, vec![0, 0, 0, 7]) {
             refused += 1;
         }
     }

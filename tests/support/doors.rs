@@ -84,6 +84,11 @@ impl Http2Client {
         Self { requests, end: tokio::spawn(connection) }
     }
 
+    /// Waits until the gate has ended the connection. A last word of the client may have met a closed socket.
+    pub(crate) async fn ended(self) {
+        let _how = within("end of the connection", self.end).await.unwrap();
+    }
+
     /// The head of the answer with its body's stream, and what there is to send on.
     pub(crate) async fn open(&mut self, request: Request<()>) -> (Response<h2::RecvStream>, h2::SendStream<Bytes>) {
         let requests = &mut self.requests;

@@ -49,7 +49,6 @@ impl Proxy {
             ListenAddress::Unix(_) => None,
         });
         let addresses = sockets.collect();
-        let addresses = bound.addresses().into_iter().map(|(_, address)| address).collect();
         let handshakes = bound.handshakes().into_iter().map(|(_, counts)| counts).collect();
         let (stop, stops) = mpsc::channel(2);
         let run =
