@@ -271,3 +271,15 @@ p.toml:12:18: `builtin:echo` reads no PROXY header; leave out `proxy_protocol`
 p.toml:15:18: this is an integer; expected one of: v1, v2";
     assert_eq!(errors, expected, "\n{errors}");
 }
+
+#[test]
+fn http2_towards_an_upstream_is_for_those_that_can_share_connections() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n\
+                [upstream.a]\nurl = \"http://a\"\nprotocol = \"h2\"\nproxy_protocol = \"v2\"\n\
+                [upstream.b]\nurl = \"builtin:echo\"\nprotocol = \"h2\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    let expected = "\
+p.toml:7:12: `protocol = \"h2\"` with `proxy_protocol`: clients share its connections, and a PROXY header tells of one; leave out one of them
+p.toml:11:12: `builtin:echo` speaks HTTP/1.1; leave out `protocol`";
+    assert_eq!(errors, expected, "\n{errors}");
+}

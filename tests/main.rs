@@ -37,6 +37,7 @@ mod tls;
 mod tls_abuse;
 mod tls_secrets;
 mod unix_listeners;
+mod upstream_http2;
 mod upstream_proxy_header;
 mod upstream_tls;
 mod upstream_unix;

@@ -303,6 +303,8 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// What it is told in `Host`.
     pub host_header: HostHeader,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// What it is told of the client before anything else.
     pub proxy_protocol: Option<ProxyVersion>,
     /// How long an idle connection is kept.
@@ -352,6 +354,16 @@ pub struct UpstreamTls {
     pub pair: Option<PairFiles>,
 }
 
+/// What is spoken with an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, with WebSockets in it where the upstream says that it takes them (RFC 8441).
+    Http2,
+}
+
 /// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyVersion {
@@ -381,6 +393,7 @@ mod tests {
             dial_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(1),
             host_header: HostHeader::Preserve,
+            protocol: Protocol::Http1,
             proxy_protocol: None,
             pool_idle_timeout: Duration::from_secs(1),
             pool_max_idle: 1,

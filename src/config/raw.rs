@@ -316,6 +316,8 @@ raw_table! {
         dial_timeout: Span,
         /// Longest wait for a response head once the request is sent. Default `60s`. Answered with 504.
         response_timeout: Span,
+        /// What is spoken with it. Default `http/1.1`.
+        protocol: ProtocolWord,
         /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.
         host_header: HostHeaderWord,
         /// Whether each connection begins with a PROXY header that tells the client's address, before TLS. Default none.
@@ -470,6 +472,18 @@ raw_choice! {
         V1 = "v1",
         /// Binary: the same, the host that its TLS named, and the request's id as in the log.
         V2 = "v2",
+    }
+}
+
+raw_choice! {
+    /// What is spoken with an upstream.
+    ProtocolWord {
+        /// HTTP/1.1: a connection for each WebSocket, and a pool for the rest.
+        Http1 = "http/1.1",
+        /// HTTP/2: up to 100 requests and WebSockets share a connection. Over https it is asked for in the TLS handshake;
+        /// over http and Unix-domain sockets the upstream must know it beforehand. WebSockets are asked for only where its
+        /// settings offer them (RFC 8441).
+        Http2 = "h2",
     }
 }
 

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::Lease;
 use crate::{
     net::timer::Timer,
     protocol::body::{Body, BodyError},
@@ -28,17 +29,29 @@ struct Stalled(Duration);
 /// The body of a message that comes in.
 #[derive(Debug)]
 pub struct Inbound {
-    stream: RecvStream,
+    stream: Option<RecvStream>,
     length: Option<u64>,
     limit: Option<Duration>,
     silence: Timer,
+    _lease: Option<Lease>,
 }
 
 impl Inbound {
+    /// A body of nothing.
+    pub fn none() -> Self {
+        Self { stream: None, length: Some(0), limit: None, silence: Timer::default(), _lease: None }
+    }
+
     /// Without a limit on its silence. The length is what the head says; the connection sees to it that it is true.
     pub fn new(head: &HeaderMap, stream: RecvStream) -> Self {
         let length = head.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, length, limit: None, silence: Timer::default() }
+        Self { stream: Some(stream), length, limit: None, silence: Timer::default(), _lease: None }
+    }
+
+    /// The same that keeps its connection from being taken for idle.
+    #[must_use]
+    pub fn holding(self, lease: Lease) -> Self {
+        Self { _lease: Some(lease), ..self }
     }
 
     /// The same that breaks when nothing comes for `limit`.
@@ -48,13 +61,14 @@ impl Inbound {
     }
 
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if let Some(data) = ready!(self.stream.poll_data(cx)) {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        if let Some(data) = ready!(stream.poll_data(cx)) {
             let data = data?;
-            // Whoever asked takes it now: the window opens as fast as the upstream takes.
-            self.stream.flow_control().release_capacity(data.len())?;
+            // Whoever asked takes it now: the window opens as fast as the other side takes.
+            stream.flow_control().release_capacity(data.len())?;
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        let trailers = ready!(stream.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 }
@@ -78,7 +92,7 @@ impl http_body::Body for Inbound {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Lease;
 use crate::net::Io;
 
 /// Most bytes that a write takes: what a full frame of the default size carries (RFC 9113 §4.2).
@@ -25,12 +26,19 @@ pub struct Http2Stream {
     /// The rest of a frame that a read did not take.
     rest: Bytes,
     ended: bool,
+    _lease: Option<Lease>,
 }
 
 impl Http2Stream {
     /// Joins the two halves of a stream.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, rest: Bytes::new(), ended: false }
+        Self { send, receive, rest: Bytes::new(), ended: false, _lease: None }
+    }
+
+    /// The same that keeps its connection from being taken for idle.
+    #[must_use]
+    pub fn holding(self, lease: Lease) -> Self {
+        Self { _lease: Some(lease), ..self }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -20,6 +20,7 @@ use super::{
     Wire,
     listener::prepare,
     proxy_header::{self, OnBehalfOf},
+    tls::HTTP2,
     tls_client::{ClientTls, Identity},
     tls_failure::TlsFailure,
     tls_stream,
@@ -63,6 +64,12 @@ pub enum DialError {
         /// The reason.
         #[source]
         reason: Box<TlsFailure>,
+    },
+    /// It was asked for HTTP/2 in the TLS handshake, and did not agree.
+    #[error("{address} does not speak HTTP/2 (ALPN `h2`); leave out `protocol = \"h2\"`, or turn it on there")]
+    NoHttp2 {
+        /// `host:port` as configured.
+        address: String,
     },
     /// `dial_timeout` ran out.
     #[error("no {stage} {address} within {limit:?} (dial_timeout)")]
@@ -115,6 +122,7 @@ impl DialError {
                 "upstream-dial"
             }
             Self::Tls { reason, .. } => reason.rule(),
+            Self::NoHttp2 { .. } => "upstream-no-http2",
         }
     }
 }
@@ -238,7 +246,14 @@ impl Dialer {
     async fn encrypt(&self, stream: TcpStream, secured: &Secured) -> Result<Wire, DialError> {
         let config = secured.tls.config();
         let encrypted = tls_stream::connect(Arc::clone(&config), secured.name.clone(), stream).await;
-        encrypted.map(|stream| Wire::Boxed(stream)).map_err(|error| self.tls_failed(TlsFailure::of(error, &config)))
+        let wants_http2 = config.alpn_protocols.iter().any(|name| name == HTTP2);
+        match encrypted {
+            Ok(stream) if wants_http2 && stream.facts().alpn_protocol() != Some(HTTP2) => {}
+            Ok(stream) => return Ok(Wire::Boxed(stream)),
+            Err(error) if wants_http2 && is_no_protocol(&error) => {}
+            Err(error) => return Err(self.tls_failed(TlsFailure::of(error, &config))),
+        }
+        Err(DialError::NoHttp2 { address: self.address() })
     }
 
     /// Says whose connection it is, before TLS or anything else.
@@ -264,6 +279,12 @@ impl Dialer {
         let config = self.secured()?.tls.config();
         TlsFailure::late(error, &config).map(|reason| self.tls_failed(reason))
     }
+}
+
+/// Whether the server speaks none of the protocols that were offered (RFC 7301 §3.2).
+fn is_no_protocol(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
 }
 
 impl fmt::Debug for Dialer {

@@ -107,7 +107,7 @@ pub enum TlsError {
 
 /// Names of ALPN (RFC 7301 §6).
 pub(super) const HTTP1: &[u8] = b"http/1.1";
-const HTTP2: &[u8] = b"h2";
+pub(super) const HTTP2: &[u8] = b"h2";
 
 /// For a listener that speaks HTTP/1.1 alone.
 pub const ONLY_HTTP1: &[&[u8]] = &[HTTP1];

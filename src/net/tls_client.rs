@@ -16,10 +16,10 @@ use rustls_platform_verifier::Verifier;
 use super::{
     certificates::{Certificates, Stamp},
     pinned::Pinned,
-    tls::{HTTP1, TlsError, certificates, provider},
+    tls::{HTTP1, HTTP2, TlsError, certificates, provider},
 };
 use crate::{
-    config::model::{PairFiles, Unnamed, UpstreamTls},
+    config::model::{PairFiles, Protocol, Unnamed, UpstreamTls},
     protocol::pin::Pin,
 };
 
@@ -28,7 +28,7 @@ use crate::{
 /// # Errors
 /// See [`TlsError`].
 pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    config(ca, &[], None)
+    config(ca, &[], None, HTTP1)
 }
 
 /// The client side of TLS with one upstream.
@@ -64,10 +64,14 @@ impl ClientTls {
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn load(tls: &UpstreamTls) -> Result<Self, TlsError> {
+    pub fn load(tls: &UpstreamTls, protocol: Protocol) -> Result<Self, TlsError> {
         let identity = tls.pair.as_ref().map(Identity::load).transpose()?;
         let shown = identity.as_ref().map(|identity| Arc::clone(&identity.certificates));
-        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), &tls.pins, shown)?)), identity })
+        let spoken = match protocol {
+            Protocol::Http1 => HTTP1,
+            Protocol::Http2 => HTTP2,
+        };
+        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), &tls.pins, shown, spoken)?)), identity })
     }
 
     /// Who we are there, if anybody.
@@ -101,7 +105,12 @@ impl ResolvesClientCert for Certificates {
     }
 }
 
-fn config(ca: Option<&Path>, pins: &[Pin], shown: Option<Arc<Certificates>>) -> Result<Arc<ClientConfig>, TlsError> {
+fn config(
+    ca: Option<&Path>,
+    pins: &[Pin],
+    shown: Option<Arc<Certificates>>,
+    protocol: &[u8],
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let chain = verifier(ca, &provider)?;
     let verifier = if pins.is_empty() { chain } else { Arc::new(Pinned { chain, pins: pins.into() }) };
@@ -113,7 +122,7 @@ fn config(ca: Option<&Path>, pins: &[Pin], shown: Option<Arc<Certificates>>) -> 
         Some(certificates) => builder.with_client_cert_resolver(certificates),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![HTTP1.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -5,12 +5,18 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE},
     request, response,
-    uri::PathAndQuery,
+    uri::{PathAndQuery, Scheme},
 };
 
-use super::{request_framing::FramingError, upgrade, websocket::key};
+use super::{
+    hop_by_hop,
+    request_framing::FramingError,
+    token_list,
+    upgrade::{self, Intent},
+    websocket::key,
+};
 
 /// What a request of HTTP/2 turned out to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,49 @@ pub fn translate_response(head: &mut response::Parts, asked: Asked) {
     }
 }
 
+/// The key of an opening handshake, which HTTP/2 does without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(HeaderValue);
+
+/// Turns a request of HTTP/1.1 for an upstream into one of HTTP/2. An opening handshake becomes an extended CONNECT, for
+/// which `:protocol` is to be `websocket`, and its key is answered.
+///
+/// # Errors
+/// When its `Host` is no authority.
+pub fn request_to_http2(head: &mut request::Parts, scheme: Scheme) -> Result<Option<Key>, http::Error> {
+    let is_websocket = upgrade::intent(&head.headers) == Intent::WebSocket;
+    let takes_trailers = token_list::contains(&head.headers, &TE, "trailers");
+    let host = head.headers.remove(HOST).unwrap_or_else(|| HeaderValue::from_static(""));
+    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    head.uri = Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(path).build()?;
+    head.version = Version::HTTP_2;
+    hop_by_hop::remove(&mut head.headers);
+    if takes_trailers {
+        // The one thing that HTTP/2 lets it say (RFC 9113 section 8.2.2).
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if !is_websocket {
+        return Ok(None);
+    }
+    head.method = Method::CONNECT;
+    Ok(head.headers.remove(SEC_WEBSOCKET_KEY).map(Key))
+}
+
+/// Turns an upstream's answer into the one of HTTP/1.1 that it stands for; `key` is that of the opening handshake.
+pub fn response_from_http2(head: &mut response::Parts, key: Option<&Key>) {
+    head.version = Version::HTTP_11;
+    hop_by_hop::remove(&mut head.headers);
+    // RFC 8441 section 5: any 2xx accepts, and the value has no meaning there, whatever it says.
+    head.headers.remove(SEC_WEBSOCKET_ACCEPT);
+    let Some(Key(key)) = key.filter(|_| head.status.is_success()) else { return };
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    upgrade::write_pair(&mut head.headers);
+    let accept = key.to_str().map(key::accept_value).ok().and_then(|accept| HeaderValue::try_from(accept).ok());
+    if let Some(accept) = accept {
+        head.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{Request, Response};
@@ -200,5 +249,51 @@ mod tests {
             assert_eq!(head.status, expected);
             assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
         }
+    }
+
+    #[test]
+    fn upstream_an_opening_handshake_becomes_an_extended_connect_and_its_acceptance_a_101() {
+        let mut asked = head(
+            "GET",
+            "/chat?a=b",
+            &[
+                ("host", "chat.example:8443"),
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("sec-websocket-version", "13"),
+            ],
+        );
+        let key = request_to_http2(&mut asked, Scheme::HTTPS).unwrap().unwrap();
+        assert_eq!(
+            (&asked.method, asked.uri.to_string().as_str()),
+            (&Method::CONNECT, "https://chat.example:8443/chat?a=b")
+        );
+        let names: Vec<_> = asked.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["sec-websocket-version"]);
+        for (status, key, expected, accept) in [
+            (200, Some(&key), 101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")),
+            (204, Some(&key), 101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")),
+            (403, Some(&key), 403, None),
+            (200, None, 200, None),
+        ] {
+            let response = Response::builder().status(status).header("sec-websocket-accept", "of the upstream");
+            let mut head = response.body(()).unwrap().into_parts().0;
+            response_from_http2(&mut head, key);
+            assert_eq!(head.status, expected);
+            let seen = head.headers.get("sec-websocket-accept").map(|accept| accept.to_str().unwrap());
+            assert_eq!(seen, accept, "{status}");
+        }
+    }
+
+    #[test]
+    fn upstream_a_plain_request_says_nothing_of_connections() {
+        let fields = [("host", "a.example"), ("connection", "te"), ("te", "trailers"), ("x-own", "stays")];
+        let mut asked = head("POST", "/form", &fields);
+        assert_eq!(request_to_http2(&mut asked, Scheme::HTTP).unwrap(), None);
+        assert_eq!(asked.uri.to_string(), "http://a.example/form");
+        let mut names: Vec<_> = asked.headers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["te", "x-own"]);
     }
 }

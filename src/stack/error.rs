@@ -113,6 +113,8 @@ impl ProxyError {
                 UpstreamError::ResponseTimeout(_) => "upstream-response-timeout",
                 UpstreamError::WriteTimeout(_) => "upstream-write-timeout",
                 UpstreamError::Framing(_) => "upstream-framing",
+                UpstreamError::NoExtendedConnect => "upstream-no-websocket",
+                UpstreamError::Refused(_) => "upstream-refused",
                 UpstreamError::Garbage(_) => "upstream-garbage",
                 UpstreamError::Closed(_) => "upstream-closed",
                 UpstreamError::RequestBody(_) => "request-body",

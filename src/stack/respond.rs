@@ -104,6 +104,8 @@ fn status(error: &ProxyError) -> StatusCode {
             | UpstreamError::BodyTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             UpstreamError::Dial(_)
             | UpstreamError::Framing(_)
+            | UpstreamError::NoExtendedConnect
+            | UpstreamError::Refused(_)
             | UpstreamError::Garbage(_)
             | UpstreamError::Closed(_) => StatusCode::BAD_GATEWAY,
             UpstreamError::RequestBody(_) => StatusCode::BAD_REQUEST,

@@ -34,8 +34,17 @@ pub enum UpstreamError {
     /// The answer's length can be read in two ways.
     #[error("the answer's framing is not sound: {0}")]
     Framing(&'static str),
-    /// What came is not HTTP/1.1.
-    #[error("the answer is not HTTP/1.1")]
+    /// It speaks HTTP/2 and does not say that it takes WebSockets there.
+    #[error(
+        "the upstream does not offer WebSockets over HTTP/2 (RFC 8441 section 3); leave out `protocol = \"h2\"`, or turn \
+         extended CONNECT on there"
+    )]
+    NoExtendedConnect,
+    /// It has not looked at the request: too many streams, or it goes away (RFC 9113 §8.7).
+    #[error("the upstream refused the request unseen")]
+    Refused(#[source] h2::Error),
+    /// What came is not HTTP.
+    #[error("the answer is not HTTP")]
     Garbage(#[source] BoxError),
     /// The connection ended before the response head did.
     #[error("the connection ended before the response head")]

@@ -1,8 +1,17 @@
-//! One HTTP/1.1 exchange with an upstream: a fresh connection for an upgrade, the keep-alive pool for the rest.
+//! One exchange with an upstream. Over HTTP/1.1 an upgrade has a fresh connection and the rest the keep-alive pool; over
+//! HTTP/2 all share connections.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, uri::Scheme};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -10,12 +19,14 @@ use tokio::time::timeout;
 use super::{
     echo,
     error::UpstreamError,
+    http2::Sessions,
     opening,
-    pool::{Answer, Pool},
+    pool::{Answer as PooledAnswer, Pool},
 };
 use crate::{
-    config::model::{Endpoint, Model, Upstream},
+    config::model::{Endpoint, Model, Protocol, Upstream},
     drain::Tracker,
+    http2::body::Inbound,
     net::{
         Wire,
         dial::{DialError, Dialer},
@@ -23,7 +34,7 @@ use crate::{
         tls::TlsError,
         tls_client::{ClientTls, Identity},
     },
-    protocol::body::Body,
+    protocol::body::{Body, BodyError},
 };
 
 /// In-memory pipe to the embedded upstream, each way.
@@ -123,11 +134,51 @@ impl Exchanges {
     }
 }
 
+/// The body of an answer.
+pub enum Answer {
+    /// It has a connection of the pool to itself.
+    Pooled(PooledAnswer),
+    /// Others share its connection.
+    Shared(Inbound),
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Pooled(answer) => Pin::new(answer).poll_frame(cx),
+            Self::Shared(answer) => Pin::new(answer).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Pooled(answer) => answer.is_end_stream(),
+            Self::Shared(answer) => answer.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Pooled(answer) => answer.size_hint(),
+            Self::Shared(answer) => answer.size_hint(),
+        }
+    }
+}
+
 struct Exchange {
     upstream: Arc<Upstream>,
     connector: Connector,
-    pool: Pool,
+    ways: Ways,
     tracker: Tracker,
+}
+
+/// What is kept between exchanges.
+enum Ways {
+    Http1(Pool),
+    Http2(Sessions),
 }
 
 impl Exchange {
@@ -138,7 +189,7 @@ impl Exchange {
             Endpoint::Tcp { host, port } => Reach::Dial(Dialer::plain(host.clone(), *port, limit).announcing(proxy)),
             Endpoint::Unix { path } => Reach::Dial(Dialer::unix(path.clone(), limit).announcing(proxy)),
             Endpoint::Tls { host, port, tls } => {
-                let config = ClientTls::load(tls)
+                let config = ClientTls::load(tls, upstream.protocol)
                     .map_err(|source| SetupError::Tls { upstream: upstream.name.clone(), source: Box::new(source) })?;
                 let name = ServerName::try_from(tls.server_name.clone()).map_err(|_| SetupError::ServerName {
                     upstream: upstream.name.clone(),
@@ -148,17 +199,27 @@ impl Exchange {
             }
         };
         let connector = Connector { reach: Arc::new(reach) };
-        let pool = Pool::new(Arc::clone(&upstream), write_limit, tracker.clone());
-        Ok(Self { upstream, connector, pool, tracker: tracker.clone() })
+        let ways = match upstream.protocol {
+            Protocol::Http1 => Ways::Http1(Pool::new(Arc::clone(&upstream), write_limit, tracker.clone())),
+            Protocol::Http2 => Ways::Http2(Sessions::new(Arc::clone(&upstream), write_limit, tracker.clone())),
+        };
+        Ok(Self { upstream, connector, ways, tracker: tracker.clone() })
     }
 
     fn with_own_pool(&self) -> Self {
         let (upstream, connector, tracker) = (Arc::clone(&self.upstream), self.connector.clone(), self.tracker.clone());
-        let pool = self.pool.another();
-        Self { upstream, connector, pool, tracker }
+        let ways = match &self.ways {
+            Ways::Http1(pool) => Ways::Http1(pool.another()),
+            Ways::Http2(sessions) => Ways::Http2(sessions.another()),
+        };
+        Self { upstream, connector, ways, tracker }
     }
 
     async fn fresh(&self, request: Request<Body>, whom: Option<&OnBehalfOf>) -> Result<Response<Body>, UpstreamError> {
+        if let Ways::Http2(sessions) = &self.ways {
+            let response = Box::pin(self.shared(sessions, request)).await?;
+            return Ok(response.map(|body| body.boxed_unsync()));
+        }
         let wire = self.connector.connect(whom).await?;
         let limit = self.upstream.response_timeout;
         match timeout(limit, opening::open(wire, request, &self.tracker, &self.upstream.name)).await {
@@ -172,7 +233,20 @@ impl Exchange {
         request: Request<Body>,
         whom: Option<&OnBehalfOf>,
     ) -> Result<Response<Answer>, UpstreamError> {
-        let answer = self.pool.exchange(|| self.connector.connect(whom), request).await;
+        let pool = match &self.ways {
+            Ways::Http1(pool) => pool,
+            Ways::Http2(sessions) => return Ok(Box::pin(self.shared(sessions, request)).await?.map(Answer::Shared)),
+        };
+        let answer = pool.exchange(|| self.connector.connect(whom), request).await;
+        answer.map(|answer| answer.map(Answer::Pooled)).map_err(|error| self.connector.explained(error))
+    }
+
+    async fn shared(&self, sessions: &Sessions, request: Request<Body>) -> Result<Response<Inbound>, UpstreamError> {
+        let scheme = match self.upstream.endpoint {
+            Endpoint::Tls { .. } => Scheme::HTTPS,
+            Endpoint::Tcp { .. } | Endpoint::Unix { .. } | Endpoint::BuiltinEcho => Scheme::HTTP,
+        };
+        let answer = sessions.exchange(|| self.connector.connect(None), request, scheme).await;
         answer.map_err(|error| self.connector.explained(error))
     }
 }

@@ -3,12 +3,12 @@
 mod echo;
 mod error;
 mod exchange;
+mod http2;
 mod opening;
 mod pool;
 mod pooled_io;
 mod replay_io;
 
 pub use error::{DownstreamBodyError, UpstreamError};
-pub use exchange::{Exchanges, SetupError};
+pub use exchange::{Answer, Exchanges, SetupError};
 pub use opening::take_stream;
-pub use pool::Answer;

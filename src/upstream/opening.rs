@@ -46,7 +46,14 @@ const USUAL_ANSWER: usize = 2 * 1024;
 
 /// The upstream's stream beside its 101. Extensions can be cloned; what is in here is taken once.
 #[derive(Clone)]
-struct Switched(Arc<Mutex<Option<(Wire, Bytes)>>>);
+pub(super) struct Switched(Arc<Mutex<Option<(Wire, Bytes)>>>);
+
+impl Switched {
+    /// The stream, and what was read of it already.
+    pub(super) fn new(wire: Wire, early: Bytes) -> Self {
+        Self(Arc::new(Mutex::new(Some((wire, early)))))
+    }
+}
 
 /// Takes the upstream's stream from its 101, with what it had sent after that.
 ///
@@ -172,7 +179,7 @@ impl Opening {
         self.heard.advance(length);
         // Without early bytes nothing keeps the buffer.
         let early = if self.heard.is_empty() { Bytes::new() } else { self.heard.freeze() };
-        head.extensions_mut().insert(Switched(Arc::new(Mutex::new(Some((self.wire, early))))));
+        head.extensions_mut().insert(Switched::new(self.wire, early));
         Ok(head)
     }
 }

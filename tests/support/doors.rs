@@ -1,6 +1,6 @@
 //! The same gate by three doors: in clear, over TLS, over HTTP/2. One table of requests serves all.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{future::poll_fn, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -41,13 +41,18 @@ impl Gate {
         Self { proxy: Proxy::start_in(&text, folder.path()).await, folder }
     }
 
+    /// Where the certificate of its authority is.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
     pub(crate) async fn echo(route: &str) -> Self {
         Self::before("builtin:echo", route, "").await
     }
 
     /// A TLS connection on which the client offers these protocols.
     pub(crate) async fn secure(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
-        let config = tls::client_config(Some(&self.folder.path().join("ca.pem"))).unwrap();
+        let config = tls::client_config(Some(&self.ca())).unwrap();
         let mut config = ClientConfig::clone(&config);
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let stream = TcpStream::connect(self.proxy.addresses[1]).await.unwrap();

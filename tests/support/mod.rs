@@ -18,6 +18,7 @@ use tokio::{
 pub(crate) mod authority;
 pub(crate) mod doors;
 pub(crate) mod frames;
+pub(crate) mod http2_upstream;
 pub(crate) mod process;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use super::{number, span};
 use crate::{
     config::{
         error::Problems,
-        model::{Endpoint, HostHeader, PairFiles, ProxyVersion, Upstream, UpstreamTls},
+        model::{Endpoint, HostHeader, PairFiles, Protocol, ProxyVersion, Upstream, UpstreamTls},
         raw,
         reader::{Given, OneOrMany},
     },
@@ -38,6 +38,15 @@ pub(super) fn upstream(
         }
         pool_max_idle = 0;
     }
+    let protocol = match raw.protocol.as_ref().map(|given| given.value) {
+        Some(raw::ProtocolWord::Http2) => Protocol::Http2,
+        Some(raw::ProtocolWord::Http1) | None => Protocol::Http1,
+    };
+    let shared = raw.protocol.filter(|_| protocol == Protocol::Http2);
+    if let Some(given) = shared.as_ref().filter(|_| proxy_protocol.is_some()) {
+        let why = "clients share its connections, and a PROXY header tells of one";
+        problems.at(&given.span, format!("`protocol = \"h2\"` with `proxy_protocol`: {why}; leave out one of them"));
+    }
     let pool_idle_timeout = span(raw.pool_idle_timeout, "30s", Duration::from_secs(30), problems);
     let Some(url) = raw.url else {
         problems.at(&place, format!("the upstream `{name}` has no `url`; write `url = \"http://127.0.0.1:9000\"`"));
@@ -54,6 +63,9 @@ pub(super) fn upstream(
     if let Some(given) = raw.proxy_protocol.filter(|_| endpoint == Endpoint::BuiltinEcho) {
         problems.at(&given.span, "`builtin:echo` reads no PROXY header; leave out `proxy_protocol`");
     }
+    if let Some(given) = shared.filter(|_| endpoint == Endpoint::BuiltinEcho) {
+        problems.at(&given.span, "`builtin:echo` speaks HTTP/1.1; leave out `protocol`");
+    }
     Some(Upstream {
         name,
         endpoint,
@@ -63,6 +75,7 @@ pub(super) fn upstream(
             Some(raw::HostHeaderWord::Upstream) => HostHeader::Upstream,
             Some(raw::HostHeaderWord::Preserve) | None => HostHeader::Preserve,
         },
+        protocol,
         proxy_protocol,
         pool_idle_timeout,
         pool_max_idle,

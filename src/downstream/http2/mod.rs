@@ -21,18 +21,11 @@ use tower::Service;
 use super::{Connection, ConnectionLimits};
 use crate::{
     drain::Tracker,
+    http2::{CONNECTION_WINDOW, STREAM_WINDOW},
     net::{Wire, timer::Timer},
     protocol::body::Body,
 };
 use metered_io::{MeteredIo, Verdict};
-
-/// What a stream may send before it is read, and what is kept of it that was not sent yet: a WebSocket whose other side
-/// is slow holds this much and no more. RFC 9113 §6.9.2 has nearly this for its default.
-const STREAM_WINDOW: u32 = 64 * 1024;
-
-/// The same for all streams of a connection together. Larger than one stream's, so that a few which are held back do
-/// not hold back the others.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Streams that were reset by us and not yet by the client; a client that makes us reset more has its connection ended.
 const MAX_RESET_BY_US: usize = 128;

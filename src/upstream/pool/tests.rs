@@ -14,7 +14,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    config::model::{Endpoint, HostHeader},
+    config::model::{Endpoint, HostHeader, Protocol},
     upstream::DownstreamBodyError,
 };
 
@@ -39,6 +39,7 @@ impl Rig {
             dial_timeout: Duration::from_secs(1),
             response_timeout: ANSWER,
             host_header: HostHeader::Preserve,
+            protocol: Protocol::Http1,
             proxy_protocol: None,
             pool_idle_timeout: IDLE,
             pool_max_idle: 2,

@@ -1,0 +1,341 @@
+//! An upstream that speaks HTTP/2: requests and WebSockets share connections (RFC 9113, RFC 8441).
+//!
+//! Each thread has connections of its own, and opens one more when none has room. What an upstream can do is never
+//! assumed: a WebSocket is asked for where its settings allow it.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Ping, Reason,
+    client::{self, ResponseFuture, SendRequest},
+};
+use http::{Request, Response, StatusCode, request, uri::Scheme};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    error::{DownstreamBodyError, UpstreamError, WriteTimeout},
+    opening::Switched,
+    pool::MAX_BUFFER,
+};
+use crate::{
+    config::model::Upstream,
+    drain::Tracker,
+    http2::{
+        CONNECTION_WINDOW, Http2Stream, Lease, STREAM_WINDOW,
+        body::{self, Inbound, SendError},
+    },
+    net::{
+        Wire,
+        dial::{DialError, Stage},
+    },
+    protocol::{
+        body::{self as bodies, Body, BoxError},
+        http2::{self as translation, Key},
+        response_framing, trailers,
+    },
+};
+
+/// Most exchanges at a time on one connection, whatever the upstream would allow: its loss takes all of them with it.
+const MOST_STREAMS: usize = 100;
+
+/// The connections of one thread to one upstream. Clones share them.
+#[derive(Clone)]
+pub(super) struct Sessions(Arc<Shared>);
+
+struct Shared {
+    upstream: Arc<Upstream>,
+    write_limit: Duration,
+    tracker: Tracker,
+    live: Mutex<Vec<Session>>,
+    /// Held by whoever opens one: the others wait and find it.
+    opening: tokio::sync::Mutex<()>,
+    next: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Session {
+    number: u64,
+    requests: SendRequest<Bytes>,
+    lease: Lease,
+}
+
+impl Session {
+    fn streams(&self) -> usize {
+        // One is its own, in the list.
+        Arc::strong_count(&self.lease).saturating_sub(1)
+    }
+
+    /// Whether another stream may begin.
+    fn has_room(&self) -> bool {
+        self.streams() < self.requests.current_max_send_streams().min(MOST_STREAMS)
+    }
+}
+
+impl Sessions {
+    /// `write_limit`: the longest time in which the upstream takes not one byte.
+    pub(super) fn new(upstream: Arc<Upstream>, write_limit: Duration, tracker: Tracker) -> Self {
+        let (live, opening, next) = (Mutex::default(), tokio::sync::Mutex::default(), AtomicU64::default());
+        Self(Arc::new(Shared { upstream, write_limit, tracker, live, opening, next }))
+    }
+
+    /// None yet, to the same upstream.
+    pub(super) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.0.upstream), self.0.write_limit, self.0.tracker.clone())
+    }
+
+    /// One request and the head of its answer. A WebSocket that is accepted is answered with the 101 that it stands for.
+    ///
+    /// What the upstream has refused to look at goes out a second time, once and over another connection, where it has no
+    /// body.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    pub(super) async fn exchange<F>(
+        &self,
+        dial: impl Fn() -> F,
+        request: Request<Body>,
+        scheme: Scheme,
+    ) -> Result<Response<Inbound>, UpstreamError>
+    where
+        F: Future<Output = Result<Wire, DialError>>,
+    {
+        let (mut head, mut body) = request.into_parts();
+        let key = translation::request_to_http2(&mut head, scheme).map_err(|error| closed(error.to_string()))?;
+        let mut repeatable = body.is_end_stream();
+        loop {
+            let session = self.0.session(&dial).await?;
+            let copy = repeatable.then(|| head.clone());
+            match self.0.send(session, head, body, key.as_ref()).await {
+                Ok(response) => return Ok(response),
+                Err((UpstreamError::Refused(why), number)) => {
+                    self.0.forget(number);
+                    let Some(again) = copy else { return Err(UpstreamError::Refused(why)) };
+                    tracing::debug!(upstream = %self.0.upstream.name, %why, "refused unseen; trying another connection");
+                    (head, body, repeatable) = (again, bodies::empty(), false);
+                }
+                Err((error, number)) => {
+                    if matches!(error, UpstreamError::ResponseTimeout(_)) {
+                        // It may be dead without a word; the next request finds out on a connection of its own.
+                        self.0.forget(number);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+type Sent = Result<Response<Inbound>, (UpstreamError, u64)>;
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, Vec<Session>> {
+        // Nothing panics while it is held, and a list is whole after every step.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One with room for another stream.
+    fn pick(&self) -> Option<Session> {
+        self.live().iter().find(|session| session.has_room()).cloned()
+    }
+
+    fn forget(&self, number: u64) {
+        self.live().retain(|session| session.number != number);
+    }
+
+    async fn session<F>(self: &Arc<Self>, dial: &impl Fn() -> F) -> Result<Session, UpstreamError>
+    where
+        F: Future<Output = Result<Wire, DialError>>,
+    {
+        if let Some(session) = self.pick() {
+            return Ok(session);
+        }
+        let limit = self.upstream.dial_timeout;
+        let late = || DialError::Timeout { stage: Stage::Connection, address: self.upstream.name.clone(), limit };
+        let _one_at_a_time = timeout(limit, self.opening.lock()).await.map_err(|_| late())?;
+        match self.pick() {
+            Some(session) => Ok(session),
+            None => self.open(dial().await?).await,
+        }
+    }
+
+    async fn open(self: &Arc<Self>, wire: Wire) -> Result<Session, UpstreamError> {
+        let mut builder = client::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
+            .max_header_list_size(u32::try_from(MAX_BUFFER).unwrap_or(u32::MAX))
+            .enable_push(false);
+        let limit = self.upstream.dial_timeout;
+        let begun = timeout(limit, builder.handshake::<_, Bytes>(wire)).await;
+        let (requests, mut connection) = match begun {
+            Ok(begun) => begun.map_err(failed)?,
+            Err(_) => return Err(UpstreamError::ResponseTimeout(limit)),
+        };
+        let mut pings = connection.ping_pong();
+        let session = Session { number: self.next.fetch_add(1, Ordering::Relaxed), requests, lease: Lease::default() };
+        let (number, lease) = (session.number, Arc::downgrade(&session.lease));
+        let (told, why) = oneshot::channel();
+        let (shared, name) = (Arc::downgrade(self), self.upstream.name.clone());
+        let idle_limit = self.upstream.pool_idle_timeout;
+        self.tracker.background(async move {
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                // Gone with its last handle: with no stream left, the connection ends by itself.
+                () = until_idle(&shared, number, &lease, idle_limit) => connection.as_mut().await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(upstream = %name, %error, "upstream connection ended early");
+                let _nobody_waits = told.send(error);
+            }
+        });
+        // The answer comes behind the settings, which say what the upstream can do (RFC 9113 §3.4, §6.7).
+        if let Some(pings) = &mut pings {
+            match timeout(limit, pings.ping(Ping::opaque())).await {
+                Ok(Ok(_pong)) => {}
+                Ok(Err(error)) => return Err(failed(why.await.unwrap_or(error))),
+                Err(_) => return Err(UpstreamError::ResponseTimeout(limit)),
+            }
+        }
+        self.live().push(session.clone());
+        Ok(session)
+    }
+
+    async fn send(&self, mut session: Session, head: request::Parts, body: Body, key: Option<&Key>) -> Sent {
+        let number = session.number;
+        let at = |error| (error, number);
+        poll_fn(|cx| session.requests.poll_ready(cx)).await.map_err(|error| at(UpstreamError::Refused(error)))?;
+        let mut request = Request::from_parts(head, ());
+        if key.is_some() {
+            if !session.requests.is_extended_connect_protocol_enabled() {
+                return Err(at(UpstreamError::NoExtendedConnect));
+            }
+            request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        }
+        let ends = key.is_none() && body.is_end_stream();
+        let sent = session.requests.send_request(request, ends);
+        let (response, stream) = sent.map_err(|error| at(UpstreamError::Refused(error)))?;
+        let limit = self.upstream.response_timeout;
+        if key.is_some() || ends {
+            let response = timeout(limit, response).await.map_err(|_| at(UpstreamError::ResponseTimeout(limit)))?;
+            return self.answered(response.map_err(|error| at(failed(error)))?, stream, key, session.lease).map_err(at);
+        }
+        let (done, uploaded) = oneshot::channel();
+        let (write_limit, body) = (self.write_limit, body.map_frame(trimmed).boxed_unsync());
+        self.tracker.background(async move {
+            // Whoever waits may have its answer already.
+            let _answered = done.send(body::send(body, stream, write_limit).await);
+        });
+        let response = self.response(response, uploaded).await.map_err(at)?;
+        sound(answer(response, session.lease)).map_err(at)
+    }
+
+    /// Waits for the head of an answer. The deadline counts from the end of the request's body: an upload may take its
+    /// time.
+    async fn response(
+        &self,
+        response: ResponseFuture,
+        mut uploaded: oneshot::Receiver<Result<(), SendError>>,
+    ) -> Result<Response<h2::RecvStream>, UpstreamError> {
+        let mut response = pin!(response);
+        let limit = self.upstream.response_timeout;
+        let mut deadline: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                response = &mut response => return response.map_err(failed),
+                uploaded = &mut uploaded, if deadline.is_none() => match uploaded {
+                    Ok(Err(SendError::Body(error))) => return Err(UpstreamError::RequestBody(DownstreamBodyError(error))),
+                    Ok(Err(SendError::Stalled(limit))) => return Err(WriteTimeout(limit).into()),
+                    // A lost stream shows in the answer.
+                    Ok(Ok(()) | Err(SendError::Lost)) | Err(_) => deadline = Some(Instant::now() + limit),
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return Err(UpstreamError::ResponseTimeout(limit));
+                }
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        response: Response<h2::RecvStream>,
+        stream: h2::SendStream<Bytes>,
+        key: Option<&Key>,
+        lease: Lease,
+    ) -> Result<Response<Inbound>, UpstreamError> {
+        let Some(key) = key.filter(|_| response.status().is_success()) else {
+            return sound(answer(response, lease));
+        };
+        let (mut head, receive) = response.into_parts();
+        translation::response_from_http2(&mut head, Some(key));
+        let wire = Wire::boxed(Http2Stream::new(stream, receive).holding(lease));
+        let mut response = Response::from_parts(head, Inbound::none());
+        response.extensions_mut().insert(Switched::new(wire, Bytes::new()));
+        Ok(response)
+    }
+}
+
+/// Resolves when the connection has had no stream for `limit`, and is no longer in the list; or when that is gone.
+async fn until_idle(shared: &Weak<Shared>, number: u64, lease: &Weak<()>, limit: Duration) {
+    let mut was_idle = false;
+    loop {
+        sleep(limit).await;
+        let Some(shared) = shared.upgrade() else { return };
+        // One is the one in the list.
+        let is_idle = lease.strong_count() <= 1;
+        if is_idle && was_idle {
+            return shared.forget(number);
+        }
+        was_idle = is_idle;
+    }
+}
+
+fn answer(response: Response<h2::RecvStream>, lease: Lease) -> Response<Inbound> {
+    let (mut head, stream) = response.into_parts();
+    translation::response_from_http2(&mut head, None);
+    let body = Inbound::new(&head.headers, stream).holding(lease);
+    Response::from_parts(head, body)
+}
+
+fn sound(response: Response<Inbound>) -> Result<Response<Inbound>, UpstreamError> {
+    // What it says goes into HTTP/1.1 as it stands.
+    response_framing::check(response.headers()).map_err(UpstreamError::Framing)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(UpstreamError::Framing("HTTP/2 has no 101 (RFC 9113 section 8.6)"));
+    }
+    Ok(response)
+}
+
+fn trimmed(mut frame: http_body::Frame<Bytes>) -> http_body::Frame<Bytes> {
+    trailers::trim(&mut frame);
+    frame
+}
+
+fn closed(why: impl Into<BoxError>) -> UpstreamError {
+    UpstreamError::Closed(why.into())
+}
+
+/// Sorts what went wrong: what the upstream has not looked at may be said again elsewhere.
+fn failed(error: h2::Error) -> UpstreamError {
+    let unseen = error.reason() == Some(Reason::REFUSED_STREAM) || error.is_go_away() && error.is_remote();
+    match error {
+        error if unseen => UpstreamError::Refused(error),
+        error if error.is_library() => UpstreamError::Garbage(Box::new(error)),
+        error => closed(error),
+    }
+}
