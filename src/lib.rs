@@ -2,6 +2,7 @@
 //!
 //! The modules in the order a request meets them; see ARCHITECTURE.md for the picture and the import order.
 
+pub mod acme;
 pub mod admission;
 pub mod cli;
 pub mod config;

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 9] = [
     &["cli"],
     &["probe", "telemetry", "server"],
     &["stack"],
-    &["downstream", "upstream"],
+    &["downstream", "upstream", "acme"],
     &["http2", "registry"],
     &["admission", "net", "relay", "drain"],
     &["config"],

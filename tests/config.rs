@@ -283,3 +283,12 @@ p.toml:7:12: `protocol = \"h2\"` with `proxy_protocol`: clients share its connec
 p.toml:11:12: `builtin:echo` speaks HTTP/1.1; leave out `protocol`";
     assert_eq!(errors, expected, "\n{errors}");
 }
+
+#[test]
+fn a_listener_that_asks_for_certificates_cannot_be_validated_over_tls() {
+    let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[listener.tls.client]\nca = \"clients.pem\"\nmode = \"required\"\n\
+                [listener.tls.acme]\ndirectory = \"https://ca.test/directory\"\nhosts = [\"a.test\"]\nstorage = \"acme\"\n\
+                [[route]]\nupstream = \"e\"\n[upstream.e]\nurl = \"builtin:echo\"\n";
+    let errors = config::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+    assert!(errors.contains("`client.mode = \"required\"` refuses it"), "{errors}");
+}

@@ -10,6 +10,7 @@
     reason = "a test that panics is a test that fails, and tests start peers of their own"
 )]
 
+mod acme;
 mod admission;
 mod architecture;
 mod certificates;

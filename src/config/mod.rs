@@ -1,5 +1,6 @@
 //! `proxy.toml`: as written, then as understood.
 
+pub mod acme;
 mod error;
 pub mod model;
 mod raw;

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
+pub use super::acme::{Acme, Challenge, ExternalAccount, Pace};
 use super::{relay_policy::Policy, route_limits::RouteLimits};
 use crate::protocol::{
     address::ListenAddress,
@@ -70,8 +71,10 @@ pub struct ProxyProtocol {
 /// TLS of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
-    /// Certificate chains and their keys; at least one.
+    /// Certificate chains and their keys; at least one where there is no `acme`.
     pub pairs: Vec<PairFiles>,
+    /// Certificates that are ordered; their files serve after `pairs`.
+    pub acme: Option<Acme>,
     /// What a client gets that names no host, or one that none of them is good for.
     pub unnamed: Unnamed,
     /// Which versions are spoken.
@@ -84,6 +87,18 @@ pub struct ListenerTls {
     pub handshake_timeout: Duration,
     /// Whether HTTP/2 is spoken with clients that know it.
     pub http2: bool,
+}
+
+impl ListenerTls {
+    /// Every file that may serve, those that are still to be ordered among them.
+    pub fn files(&self) -> Vec<PairFiles> {
+        self.pairs.iter().cloned().chain(self.awaited()).collect()
+    }
+
+    /// Files that ACME writes: one that is not there yet is no fault.
+    pub fn awaited(&self) -> Vec<PairFiles> {
+        self.acme.as_ref().map(Acme::pairs).unwrap_or_default()
+    }
 }
 
 /// A certificate chain and its key.

@@ -142,6 +142,8 @@ raw_table! {
         /// Several pairs in place of `certificate` and `key`. A client gets the first that is good for the name it asks
         /// for (an exact name before a wildcard) and of a kind that it knows: put ECDSA before RSA.
         pairs: Vec<Given<PairTable>>,
+        /// Certificates that are ordered and renewed from a CA by itself, in place of the others or beside `pairs`.
+        acme: AcmeTable,
         /// What a client gets that asks for no name, or for one that no certificate is good for. Default `first`.
         unnamed: UnnamedWord,
         /// Versions of TLS. Default `intermediate`.
@@ -179,6 +181,28 @@ raw_table! {
         certificate: String,
         /// PEM file with its private key.
         key: String,
+    }
+}
+
+raw_table! {
+    /// Certificates from a CA that speaks ACME (RFC 8555), one for each host. To use it is to agree to the CA's terms.
+    AcmeTable {
+        /// `https` URL of the CA's directory. Begin with one for tests: real ones limit how often one may try.
+        directory: String,
+        /// Whom the CA writes to, such as `mailto:ops@example.com`. Default nobody.
+        contact: OneOrMany,
+        /// Hosts to have a certificate for, at most 100. No wildcards: those need DNS.
+        hosts: OneOrMany,
+        /// How the CA sees that the hosts are ours. Default `tls-alpn-01`.
+        challenge: ChallengeWord,
+        /// Folder for the account's key and the certificates, made where it is missing. Relative to this file.
+        storage: String,
+        /// PEM file with the root to trust when talking to the CA. Default the system's roots.
+        ca: String,
+        /// For CAs that want to know whom the account belongs to: the key id they gave (RFC 8555 §7.3.4).
+        external_account: String,
+        /// File with the key that came with it, in base64url.
+        external_account_key: String,
     }
 }
 
@@ -356,6 +380,16 @@ raw_choice! {
         First = "first",
         /// No TLS: the handshake fails.
         Refuse = "refuse",
+    }
+}
+
+raw_choice! {
+    /// How a CA sees that a host is ours.
+    ChallengeWord {
+        /// By a TLS handshake on port 443 of the host (RFC 8737), which this listener answers.
+        TlsAlpn01 = "tls-alpn-01",
+        /// By a request on port 80 of the host (RFC 8555 §8.3), which every plain listener answers.
+        Http01 = "http-01",
     }
 }
 

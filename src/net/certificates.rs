@@ -19,12 +19,19 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::tls::{self, TlsError};
+use super::{
+    challenges::{self, Challenges},
+    tls::{self, TlsError},
+};
 use crate::config::model::{PairFiles, Unnamed};
 
 /// The certificates that serve now. A reload replaces all of them for the next handshake and touches no connection.
 pub struct Certificates {
     unnamed: Unnamed,
+    /// Files that ACME writes; one that cannot be read leaves what served before, or a gap.
+    awaited: Vec<PairFiles>,
+    /// What a CA may ask for, where it asks over TLS.
+    challenges: Option<Arc<Challenges>>,
     current: RwLock<Arc<[Pair]>>,
     reloads: AtomicUsize,
 }
@@ -36,6 +43,8 @@ pub struct Validity {
     pub certificate: PathBuf,
     /// The DNS names it is good for, in lower case.
     pub names: Vec<String>,
+    /// When it begins.
+    pub not_before: SystemTime,
     /// When it ends.
     pub not_after: SystemTime,
 }
@@ -52,7 +61,7 @@ impl Validity {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pair {
     certified: Arc<CertifiedKey>,
     validity: Validity,
@@ -64,7 +73,29 @@ impl Certificates {
     /// # Errors
     /// The first that cannot be used; see [`TlsError`].
     pub fn load(files: &[PairFiles], unnamed: Unnamed) -> Result<Self, TlsError> {
-        Ok(Self { unnamed, current: RwLock::new(read(files)?), reloads: AtomicUsize::new(0) })
+        Self::load_awaiting(files, Vec::new(), unnamed)
+    }
+
+    /// Reads all pairs, of which those in `awaited` may be missing or broken: they will be ordered.
+    ///
+    /// # Errors
+    /// The first of the others that cannot be used.
+    pub fn load_awaiting(files: &[PairFiles], awaited: Vec<PairFiles>, unnamed: Unnamed) -> Result<Self, TlsError> {
+        let current = RwLock::new(Vec::new().into());
+        let loaded = Self { unnamed, awaited, challenges: None, current, reloads: AtomicUsize::new(0) };
+        loaded.reload(files)?;
+        Ok(loaded)
+    }
+
+    /// Answers the validations of a CA too (RFC 8737).
+    #[must_use]
+    pub fn answering(self, challenges: Option<Arc<Challenges>>) -> Self {
+        Self { challenges, ..self }
+    }
+
+    /// Whether it answers the validations of a CA.
+    pub(super) fn answers_validations(&self) -> bool {
+        self.challenges.is_some()
     }
 
     /// Reads all pairs anew.
@@ -72,7 +103,21 @@ impl Certificates {
     /// # Errors
     /// The first that cannot be used. All that served before go on serving.
     pub fn reload(&self, files: &[PairFiles]) -> Result<(), TlsError> {
-        let fresh = read(files)?;
+        let before = self.current();
+        let mut fresh = Vec::new();
+        for files in files {
+            match read_pair(files) {
+                Ok(pair) => fresh.push(pair),
+                Err(error) if self.awaited.contains(files) => {
+                    if files.certificate.exists() {
+                        tracing::error!(%error, "a certificate from ACME cannot be used; it is ordered anew");
+                    }
+                    fresh.extend(before.iter().find(|pair| pair.validity.certificate == files.certificate).cloned());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let fresh = fresh.into();
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.reloads.fetch_add(1, Ordering::Release);
         Ok(())
@@ -143,6 +188,12 @@ pub(super) fn take_asked() -> Option<Asked> {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
+        if challenges::is_validation(&hello) {
+            // Never one of the others: nothing but a validation may speak this protocol.
+            let chosen = self.challenges.as_ref().and_then(|challenges| challenges.certificate(name));
+            ASKED.replace(Some(Asked { name: name.map(Into::into), is_known: chosen.is_some() }));
+            return chosen;
+        }
         let chosen = self.choose(name, hello.signature_schemes());
         let is_known = chosen.is_some() || self.knows(name);
         ASKED.replace(Some(Asked { name: name.map(Into::into), is_known }));
@@ -177,8 +228,12 @@ impl Pair {
     }
 }
 
-fn read(files: &[PairFiles]) -> Result<Arc<[Pair]>, TlsError> {
-    files.iter().map(read_pair).collect()
+/// How long the certificate in these files is good, if it and its key can be used.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn read_validity(files: &PairFiles) -> Result<Validity, TlsError> {
+    read_pair(files).map(|pair| pair.validity)
 }
 
 fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
@@ -197,9 +252,14 @@ fn validity(leaf: &[u8], path: &Path) -> Result<Validity, TlsError> {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,
     });
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    let not_after = UNIX_EPOCH + Duration::from_secs(seconds);
-    Ok(Validity { certificate: path.to_owned(), names: names.collect(), not_after })
+    let moment = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    Ok(Validity {
+        certificate: path.to_owned(),
+        names: names.collect(),
+        not_before: moment(begin),
+        not_after: moment(end),
+    })
 }
 
 /// The state of the files at a moment: whether one has changed shows without reading it.
@@ -315,7 +375,8 @@ mod tests {
     #[test]
     fn days_are_counted_down_and_beyond_the_end() {
         let end = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let validity = Validity { certificate: PathBuf::new(), names: Vec::new(), not_after: end };
+        let validity =
+            Validity { certificate: PathBuf::new(), names: Vec::new(), not_before: UNIX_EPOCH, not_after: end };
         let day = Duration::from_secs(86_400);
         assert_eq!(validity.days_left(end - day * 20 - Duration::from_secs(5)), 20);
         assert_eq!(validity.days_left(end - Duration::from_secs(1)), 0);

@@ -1,6 +1,7 @@
 //! Sockets and TLS: bytes and addresses, no HTTP.
 
 pub mod certificates;
+pub mod challenges;
 pub mod client_certificate;
 pub mod development;
 pub mod dial;

@@ -22,6 +22,7 @@ use tokio::{net::TcpStream, time::timeout};
 pub use super::tls_client::client_config;
 use super::{
     certificates::{self, Certificates},
+    challenges,
     client_certificate::ClientCertificate,
     handshakes::Failure,
     tls_stream::{self, ServerStream},
@@ -169,6 +170,7 @@ pub fn server_config(
         Versions::Intermediate => rustls::DEFAULT_VERSIONS,
         Versions::Modern => &[&rustls::version::TLS13],
     };
+    let answers_validations = certificates.answers_validations();
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
     let asks = clients.is_some();
     let builder = match clients {
@@ -177,6 +179,10 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    if answers_validations {
+        // Last: whoever speaks anything else too is no validation.
+        config.alpn_protocols.push(challenges::ACME_TLS.to_vec());
+    }
     if asks {
         // rustls takes the client's certificate from the ticket and does not check it again: a resumed session would
         // let in who has been revoked since. No tickets of either version, and nothing that could be resumed.

@@ -60,6 +60,14 @@ impl Identity {
 }
 
 impl ClientTls {
+    /// For HTTP/1.1 with somebody who need not know who we are.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn anonymous(ca: Option<&Path>) -> Result<Self, TlsError> {
+        Ok(Self { config: Mutex::new((0, client_config(ca)?)), identity: None })
+    }
+
     /// Reads all that its config names.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ struct Clients {
 
 /// Of all files that a listener's TLS is made of.
 pub(super) fn stamp(files: &ListenerTls) -> Stamp {
-    Stamp::of(&files.pairs, files.clients.iter().flat_map(ClientAuth::files))
+    Stamp::of(&files.files(), files.clients.iter().flat_map(ClientAuth::files))
 }
 
 impl Kept {

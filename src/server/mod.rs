@@ -18,12 +18,14 @@ use tokio::sync::{Semaphore, mpsc};
 use keep_certificates::{Holder, Kept};
 
 use crate::{
+    acme::{self, Wanted},
     admission::{Admission, ClientConnections},
-    config::model::{Limits, Listener, ListenerTls, Model, PairFiles, ProxyProtocol},
+    config::model::{Challenge, Limits, Listener, ListenerTls, Model, PairFiles, ProxyProtocol},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
         certificates::{Certificates, Stamp},
+        challenges::Challenges,
         development::{self, DevelopmentError},
         handshakes::Handshakes,
         key_log::{KeyLogError, KeyLogFile},
@@ -112,6 +114,7 @@ pub struct Bound {
     listeners: Vec<BoundListener>,
     /// Removed when the listeners close.
     files: Vec<SocketFile>,
+    challenges: Arc<Challenges>,
 }
 
 #[derive(Debug)]
@@ -177,10 +180,20 @@ impl Bound {
         let kept = pairs.filter_map(|(bound, listener)| {
             let (tls, files) = (bound.tls.as_ref()?, listener.tls.as_ref()?);
             let holder = Holder::Listener(Arc::clone(&bound.name));
-            let kept = Kept::new(holder, files.pairs.clone(), Arc::clone(&tls.certificates), tls.stamp.clone());
+            let kept = Kept::new(holder, files.files(), Arc::clone(&tls.certificates), tls.stamp.clone());
             Some(kept.with_clients(files.clients.as_ref(), &tls.offer))
         });
         kept.collect()
+    }
+
+    /// The certificates that are to be ordered.
+    fn wanted(&self, model: &Model) -> Vec<Wanted> {
+        let pairs = self.listeners.iter().zip(&model.listeners);
+        let wanted = pairs.filter_map(|(bound, listener)| {
+            let acme = listener.tls.as_ref()?.acme.clone()?;
+            Some(Wanted { listener: Arc::clone(&bound.name), acme })
+        });
+        wanted.collect()
     }
 }
 
@@ -214,10 +227,12 @@ pub fn bind_with_key_log(model: &Model, path: &Path) -> Result<Bound, ServerErro
 
 fn bind_all_listeners(model: &Model, key_log: Option<&Arc<KeyLogFile>>) -> Result<Bound, ServerError> {
     let workers = workers(model);
+    let challenges = Arc::new(Challenges::default());
     let mut listeners = Vec::new();
     let mut files = Vec::new();
     for listener in &model.listeners {
-        let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls, key_log)).transpose()?;
+        let secrets = Secrets { key_log, challenges: &challenges };
+        let tls = listener.tls.as_ref().map(|tls| load_tls(listener, tls, &secrets)).transpose()?;
         let (addresses, sockets) = bind_all(listener, workers, &mut files)?;
         let permits = Arc::new(Semaphore::new(listener.max_connections.min(Semaphore::MAX_PERMITS)));
         let proxy_protocol = listener.proxy_protocol.clone().map(Arc::new);
@@ -226,7 +241,7 @@ fn bind_all_listeners(model: &Model, key_log: Option<&Arc<KeyLogFile>>) -> Resul
         let redirect = listener.redirect;
         listeners.push(BoundListener { name, addresses, sockets, tls, proxy_protocol, redirect, permits, clients });
     }
-    Ok(Bound { listeners, files })
+    Ok(Bound { listeners, files, challenges })
 }
 
 /// How many threads carry the traffic.
@@ -284,6 +299,9 @@ pub fn check(model: &Model) -> Result<(), ServerError> {
     for listener in &model.listeners {
         let Some(tls) = &listener.tls else { continue };
         let missing = |pair: &PairFiles| !pair.certificate.exists() && !pair.key.exists();
+        if let Some(acme) = &tls.acme {
+            acme::check(acme).map_err(|source| unusable(listener, source))?;
+        }
         let to_be_made = tls.development && tls.pairs.iter().all(missing);
         if !to_be_made {
             load_pairs(listener, tls)?;
@@ -297,18 +315,20 @@ pub fn check(model: &Model) -> Result<(), ServerError> {
 }
 
 fn load_pairs(listener: &Listener, tls: &ListenerTls) -> Result<Certificates, ServerError> {
-    Certificates::load(&tls.pairs, tls.unnamed).map_err(|source| unusable(listener, source))
+    Certificates::load_awaiting(&tls.files(), tls.awaited(), tls.unnamed).map_err(|source| unusable(listener, source))
 }
 
 fn unusable(listener: &Listener, source: TlsError) -> ServerError {
     ServerError::Tls { listener: listener.name.clone(), source: Box::new(source) }
 }
 
-fn load_tls(
-    listener: &Listener,
-    tls: &ListenerTls,
-    key_log: Option<&Arc<KeyLogFile>>,
-) -> Result<BoundTls, ServerError> {
+/// What the TLS of all listeners shares.
+struct Secrets<'a> {
+    key_log: Option<&'a Arc<KeyLogFile>>,
+    challenges: &'a Arc<Challenges>,
+}
+
+fn load_tls(listener: &Listener, tls: &ListenerTls, secrets: &Secrets<'_>) -> Result<BoundTls, ServerError> {
     for pair in tls.pairs.iter().filter(|_| tls.development) {
         let made = development::ensure(&pair.certificate, &pair.key)
             .map_err(|source| ServerError::Development { listener: listener.name.clone(), source })?;
@@ -316,9 +336,14 @@ fn load_tls(
             log_development_ca(&ca);
         }
     }
+    if let Some(acme) = &tls.acme {
+        acme::check(acme).map_err(|source| unusable(listener, source))?;
+    }
     let stamp = keep_certificates::stamp(tls);
-    let certificates = Arc::new(load_pairs(listener, tls)?);
-    let key_log = key_log.map(|log| Arc::clone(log) as Arc<dyn rustls::KeyLog>);
+    let over_tls = tls.acme.as_ref().is_some_and(|acme| acme.challenge == Challenge::TlsAlpn01);
+    let certificates = load_pairs(listener, tls)?.answering(over_tls.then(|| Arc::clone(secrets.challenges)));
+    let certificates = Arc::new(certificates);
+    let key_log = secrets.key_log.map(|log| Arc::clone(log) as Arc<dyn rustls::KeyLog>);
     let offer = ServerTls::new(Arc::clone(&certificates), tls, key_log);
     let offer = Arc::new(offer.map_err(|source| unusable(listener, source))?);
     let handshakes = Arc::default();
@@ -346,18 +371,21 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
         registry: Registry::default(),
         admission: Admission::new(&model),
         next_id: Arc::new(AtomicU64::new(first_id())),
+        challenges: Arc::clone(&bound.challenges),
     };
     for (name, address) in bound.addresses() {
         tracing::info!(listener = %name, %address, "listening");
     }
     log_room(&model);
     let exchanges = Exchanges::new(&model, &live.tracker)?;
-    let mut kept = bound.kept(&model);
+    let (mut kept, wanted) = (bound.kept(&model), bound.wanted(&model));
     kept.extend(exchanges.identities().map(|(name, Identity { files, stamp, certificates })| {
         Kept::new(Holder::Upstream(name.into()), files.clone(), Arc::clone(certificates), stamp.clone())
     }));
     let files = std::mem::take(&mut bound.files);
     let workers = worker::start(&model, bound, &exchanges, &live)?;
+    // Once connections are accepted: the CA will come to look.
+    acme::start(wanted, Arc::clone(&live.challenges), live.tracker.clone());
     keep_certificates::until_stopped(kept, &mut orders).await;
     drop(files);
     let outcome = shutdown::drain(&model.drain, &live, orders).await;

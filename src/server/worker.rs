@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, thread};
 
-use tokio::{runtime, sync::oneshot};
+use tokio::{io::AsyncWriteExt, runtime, sync::oneshot};
 
 use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     downstream::{self, Connection, ConnectionLimits, Http2Options},
     drain::Tracker,
     net::{
-        Io, Wire,
+        Io, Wire, challenges,
         handshakes::Ending,
         listener::{Accepted, Acceptor, BoundSocket},
         proxy_protocol::{self, Introduced, ProxyProtocolError},
@@ -173,6 +173,12 @@ impl Front {
                 };
                 bound.handshakes.count(stream.as_ref().map_or_else(|failure| failure.ending, |_| Ending::Done));
                 match stream {
+                    Ok((mut stream, _)) if challenges::was_validation(stream.facts()) => {
+                        tracing::info!(listener = %self.name, client = %remote, "ACME validation over TLS answered");
+                        // RFC 8737 section 3: nothing follows. Whether its end is heard matters to nobody.
+                        let _told = tokio::time::timeout(bound.handshake_timeout, stream.shutdown()).await;
+                        return;
+                    }
                     Ok((stream, facts)) => (Wire::Boxed(stream), Some(facts)),
                     // It has seen that we live.
                     Err(error) if probe && error.ending == Ending::HungUp => return,

@@ -1,6 +1,7 @@
 //! The tower stack: every request passes these layers from the outside in. Start reading at [`build`].
 
 mod admit;
+mod answer_challenge;
 mod chance;
 mod check;
 mod check_handshake;
@@ -33,6 +34,7 @@ use crate::{
     admission::Admission,
     config::model::Model,
     drain::Tracker,
+    net::challenges::Challenges,
     protocol::{body::Body, forwarded},
     registry::Registry,
     upstream::Exchanges,
@@ -52,6 +54,8 @@ pub struct LiveParts {
     pub admission: Admission,
     /// The id of the next request.
     pub next_id: Arc<AtomicU64>,
+    /// What ACME servers may ask for.
+    pub challenges: Arc<Challenges>,
 }
 
 /// The finished stack, by what it does; its type would name every layer.
@@ -79,6 +83,8 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(check::CheckLayer(identify_client))
         // What was malformed has a stand-in's head: nothing may look at the rest of it before this.
         .layer(check::CheckLayer(check_request::CheckRequest))
+        // Before any route: a CA asks for hosts that may have none, and follows no rule of theirs.
+        .layer(answer_challenge::AnswerChallengeLayer(Arc::clone(&live.challenges)))
         // Before any route: what such a listener takes is for no upstream.
         .layer(check::CheckLayer(redirect::Redirect))
         // Every policy hangs on the route.

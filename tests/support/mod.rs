@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) mod acme;
 pub(crate) mod authority;
 pub(crate) mod doors;
 pub(crate) mod frames;

@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
-use super::{limits, number, span, trusted_peers, unique};
+use super::{acme, limits, number, span, trusted_peers, unique};
 use crate::{
     config::{
         error::Problems,
-        model::{ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
+        model::{Challenge, ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
         raw,
         reader::Given,
     },
@@ -25,6 +25,7 @@ pub(super) fn listeners(
     let mut taken = HashSet::new();
     let mut names = HashSet::new();
     let mut all = Vec::new();
+    let (mut wants_plain, mut has_plain) = (Vec::new(), false);
     for Given { value: raw, span: place } in raws {
         let redirect = redirect(&raw, problems);
         let Some(listen) = raw.listen else {
@@ -49,7 +50,13 @@ pub(super) fn listeners(
         if listen.value.0.is_empty() {
             problems.at(&listen.span, "`listen` names no address; write at least one");
         }
+        has_plain |= raw.tls.is_none();
+        let tls_place = raw.tls.as_ref().map(|given| given.span.clone());
         let tls = raw.tls.map(|tls| listener_tls(tls, folder, problems));
+        let acme = tls.as_ref().and_then(|tls| tls.as_ref()?.acme.as_ref());
+        if acme.is_some_and(|acme| acme.challenge == Challenge::Http01) {
+            wants_plain.extend(tls_place);
+        }
         unique("listener", raw.name.as_ref(), &mut names, problems);
         let first = addresses.first().map_or_else(String::new, ToString::to_string);
         all.push(Listener {
@@ -62,6 +69,9 @@ pub(super) fn listeners(
             proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, problems)),
             redirect,
         });
+    }
+    for place in wants_plain.iter().filter(|_| !has_plain) {
+        problems.at(place, "`challenge = \"http-01\"` needs a listener without `tls`, which port 80 leads to; add one");
     }
     all
 }
@@ -140,6 +150,15 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
     let handshake_timeout = span(raw.handshake_timeout, "10s", Duration::from_secs(10), problems);
     let development = raw.development.is_some_and(|given| given.value);
     let pairs: Vec<Option<PairFiles>> = match raw.pairs {
+        // What ACME keeps is enough.
+        None if raw.acme.is_some() && raw.certificate.is_none() && raw.key.is_none() && !development => Vec::new(),
+        None if raw.acme.is_some() => {
+            problems.at(
+                &place,
+                "`tls` has `acme` beside `certificate`, `key` or `development`; keep `acme` alone, or beside `pairs`",
+            );
+            return None;
+        }
         None => vec![pair(raw.certificate, raw.key, &place, folder, problems)],
         Some(_) if raw.certificate.is_some() || raw.key.is_some() => {
             problems.at(&place, "`tls` has `pairs` beside `certificate` or `key`; move those into `pairs`");
@@ -159,9 +178,17 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
         }
     };
     let clients = raw.client.and_then(|given| clients(given, folder, problems));
+    let acme_at = raw.acme.as_ref().map(|given| given.span.clone());
+    let acme = raw.acme.map(|given| acme::acme(given, folder, problems).ok_or(()));
+    let over_tls = matches!(&acme, Some(Ok(acme)) if acme.challenge == Challenge::TlsAlpn01);
+    if let Some(at) = acme_at.filter(|_| over_tls && clients.as_ref().is_some_and(|clients| clients.required)) {
+        let why = "the CA that comes to look over TLS has no certificate of your clients'";
+        problems.at(&at, format!("`client.mode = \"required\"` refuses it: {why}; write `challenge = \"http-01\"`"));
+    }
     Some(ListenerTls {
         clients,
         pairs: pairs.into_iter().collect::<Option<_>>()?,
+        acme: acme.transpose().ok()?,
         unnamed: match raw.unnamed.map(|given| given.value) {
             None | Some(raw::UnnamedWord::First) => Unnamed::First,
             Some(raw::UnnamedWord::Refuse) => Unnamed::Refuse,

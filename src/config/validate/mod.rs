@@ -1,5 +1,6 @@
 //! From the file as written to the model, gathering every problem before it answers.
 
+mod acme;
 mod limits;
 mod listener;
 mod relay;
