@@ -15,7 +15,7 @@ use super::Order;
 use crate::{
     config::model::{ClientAuth, ListenerTls, PairFiles},
     net::{
-        certificates::{Certificates, Stamp},
+        certificates::{Certificates, Stamp, Validity},
         server_tls::ServerTls,
     },
 };
@@ -26,6 +26,12 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Days before the end from which on a certificate is warned of.
 const WARN_DAYS: i64 = 14;
+
+/// The same for this one: what lives for days only is renewed late, and in its last third it is late indeed.
+fn warn_days(validity: &Validity) -> i64 {
+    let begun = validity.days_left(validity.not_before);
+    WARN_DAYS.min(begun / 3)
+}
 
 /// How often it is warned of again.
 const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
@@ -159,7 +165,7 @@ impl Kept {
                 ..0 => {
                     tracing::error!(listener, upstream, %certificate, days, "certificate has expired; renew it");
                 }
-                0..WARN_DAYS => {
+                _ if days < warn_days(&validity) => {
                     tracing::warn!(listener, upstream, %certificate, days, "certificate expires soon; renew it");
                 }
                 _ => {
@@ -210,6 +216,24 @@ fn keep(mut kept: Vec<Kept>, wishes: &Receiver<()>) {
         if told.elapsed() >= REMIND {
             told = Instant::now();
             kept.iter().for_each(|one| one.tell(WARN_DAYS - 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn what_lives_for_days_is_not_warned_of_from_its_first_day_on() {
+        let of = |days: u64| {
+            let not_after = UNIX_EPOCH + Duration::from_secs(days * 86_400);
+            Validity { certificate: PathBuf::new(), names: Vec::new(), not_before: UNIX_EPOCH, not_after }
+        };
+        for (days, warned_below) in [(398, 14), (90, 14), (42, 14), (30, 10), (6, 2), (1, 0)] {
+            assert_eq!(warn_days(&of(days)), warned_below, "{days}");
         }
     }
 }
