@@ -26,6 +26,7 @@ mod listeners;
 mod log;
 mod origin;
 mod peers;
+mod peers_acme;
 mod plain_http;
 mod proxy_protocol;
 mod redirect;
