@@ -18,7 +18,7 @@ use crate::{
         handshakes::Ending,
         listener::{Accepted, Acceptor, BoundSocket},
         proxy_protocol::{self, Introduced, ProxyProtocolError},
-        tls,
+        tls::{self, TlsFacts},
     },
     protocol::address::PeerAddress,
     stack::{self, LiveParts, Stack},
@@ -160,50 +160,63 @@ impl Front {
         let Some(place) = self.clients.enter(remote) else { return };
         let (io, facts) = match &self.tls {
             None => (stream, None),
-            Some(bound) => {
-                // The config has TLS over TCP only.
-                let Wire::Tcp(stream) = stream else { return };
-                let handshake = tls::accept(bound.offer.config(), stream, bound.handshake_timeout);
-                let stream = tokio::select! {
-                    done = handshake => done,
-                    () = tracker.draining() => {
-                        bound.handshakes.count(Ending::Stopped);
-                        return;
-                    }
-                };
-                bound.handshakes.count(stream.as_ref().map_or_else(|failure| failure.ending, |_| Ending::Done));
-                match stream {
-                    Ok((mut stream, _)) if challenges::was_validation(stream.facts()) => {
-                        tracing::info!(listener = %self.name, client = %remote, "ACME validation over TLS answered");
-                        // RFC 8737 section 3: nothing follows. Whether its end is heard matters to nobody.
-                        let _told = tokio::time::timeout(bound.handshake_timeout, stream.shutdown()).await;
-                        return;
-                    }
-                    Ok((stream, facts)) => (Wire::Boxed(stream), Some(facts)),
-                    // It has seen that we live.
-                    Err(error) if probe && error.ending == Ending::HungUp => return,
-                    Err(error) => {
-                        let reason = error.ending.as_str();
-                        tracing::info!(listener = %self.name, client = %remote, reason, %error, "TLS handshake failed");
-                        return;
-                    }
-                }
-            }
+            Some(tls) => match self.secure(tls, stream, remote, probe, &tracker).await {
+                Some((stream, facts)) => (stream, Some(facts)),
+                None => return,
+            },
         };
         let mut connection = Connection::new(self.name, remote, facts, permit).among(place).redirected(self.redirect);
         connection.tls_before = tls_before;
         connection.local = local;
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
-            downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker).await;
+            // Boxed: most connections have no use for the room that it takes.
+            Box::pin(downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker)).await;
         } else {
             downstream::serve(io, connection, self.limits, stack, &tracker).await;
+        }
+    }
+
+    /// The TLS handshake; `None` where nothing is left to serve.
+    async fn secure(
+        &self,
+        tls: &BoundTls,
+        stream: Wire,
+        remote: PeerAddress,
+        probe: bool,
+        tracker: &Tracker,
+    ) -> Option<(Wire, TlsFacts)> {
+        // The config has TLS over TCP only.
+        let Wire::Tcp(stream) = stream else { return None };
+        let secured = tokio::select! {
+            secured = tls::accept(tls.offer.config(), stream, tls.handshake_timeout) => secured,
+            () = tracker.draining() => {
+                tls.handshakes.count(Ending::Stopped);
+                return None;
+            }
+        };
+        tls.handshakes.count(secured.as_ref().map_or_else(|failure| failure.ending, |_| Ending::Done));
+        match secured {
+            Ok((mut stream, _)) if challenges::was_validation(stream.facts()) => {
+                tracing::info!(listener = %self.name, client = %remote, "ACME validation over TLS answered");
+                // RFC 8737 section 3: nothing follows. Whether its end is heard matters to nobody.
+                let _told = tokio::time::timeout(tls.handshake_timeout, stream.shutdown()).await;
+                None
+            }
+            Ok((stream, facts)) => Some((Wire::Boxed(stream), facts)),
+            // It has seen that we live.
+            Err(error) if probe && error.ending == Ending::HungUp => None,
+            Err(error) => {
+                let reason = error.ending.as_str();
+                tracing::info!(listener = %self.name, client = %remote, reason, %error, "TLS handshake failed");
+                None
+            }
         }
     }
 
     /// Who opened the connection; `None` where a balancer had to say so and did not.
     async fn introduce(&self, stream: &mut Wire, peer: PeerAddress) -> Option<Introduced> {
         let Some(rules) = &self.proxy_protocol else { return Some(Introduced::by_itself(peer)) };
-        match proxy_protocol::accept(stream, peer, rules).await {
+        match Box::pin(proxy_protocol::accept(stream, peer, rules)).await {
             Ok(introduced) => {
                 let unique_id = introduced.unique_id.as_ref().map(|id| id.escape_ascii().to_string());
                 tracing::debug!(listener = %self.name, client = %introduced.remote, %peer, unique_id, "PROXY header");

@@ -97,7 +97,7 @@ fn extension_names(headers: &http::HeaderMap) -> Option<Vec<String>> {
             is_token(name.trim()) && is_token(bare)
         }
     };
-    members(headers.get_all("sec-websocket-extensions"))
+    members(headers.get_all(http::header::SEC_WEBSOCKET_EXTENSIONS))
         .map(|member| {
             let mut parts = member.split(';');
             let name = parts.next().map(str::trim).filter(|name| is_token(name))?;

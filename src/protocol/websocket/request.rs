@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, Method, Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING},
 };
 use thiserror::Error;
 
@@ -134,7 +134,7 @@ impl OpeningHandshake {
 type Waive<'a> = dyn FnMut(Waiver, HandshakeError) -> Result<(), HandshakeError> + 'a;
 
 fn check_key(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<String, HandshakeError> {
-    let mut lines = headers.get_all("sec-websocket-key").iter();
+    let mut lines = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let line = lines.next().ok_or(HandshakeError::KeyMissing)?;
     if lines.next().is_some() {
         return Err(HandshakeError::KeyRepeated);
@@ -151,7 +151,7 @@ fn check_key(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<String, Hands
 }
 
 fn check_version(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<(), HandshakeError> {
-    let mut lines = headers.get_all("sec-websocket-version").iter();
+    let mut lines = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
     match (lines.next().map(http::HeaderValue::as_bytes), lines.next()) {
         (Some(b"13"), None) => Ok(()),
         (Some(b"7" | b"8"), None) => waive(Waiver::Version, HandshakeError::Version),
@@ -160,9 +160,8 @@ fn check_version(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<(), Hands
 }
 
 fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<String>, HandshakeError> {
-    let name = "sec-websocket-protocol";
     let mut offered: Vec<String> = Vec::new();
-    for member in members(headers.get_all(name)) {
+    for member in members(headers.get_all(SEC_WEBSOCKET_PROTOCOL)) {
         if !is_token(member) {
             waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
         } else if offered.iter().any(|known| known == member) {
@@ -171,7 +170,7 @@ fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<
             offered.push(member.to_owned());
         }
     }
-    if offered.is_empty() && headers.contains_key(name) {
+    if offered.is_empty() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
     }
     Ok(offered)

@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, StatusCode, Version,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     response,
 };
 use thiserror::Error;
@@ -106,7 +106,7 @@ impl OpeningHandshake {
         if !extensions.iter().all(|name| self.extensions.contains(name)) {
             return Err(AcceptError::Extension);
         }
-        let mut selected = headers.get_all("sec-websocket-protocol").iter();
+        let mut selected = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
         let subprotocol = match (selected.next(), selected.next()) {
             (None, _) => None,
             (Some(_), Some(_)) => return Err(AcceptError::Subprotocol),
@@ -122,7 +122,7 @@ impl OpeningHandshake {
     }
 
     fn verify_accept(&self, headers: &HeaderMap) -> Result<(), AcceptError> {
-        let mut lines = headers.get_all("sec-websocket-accept").iter();
+        let mut lines = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
         let line = lines.next().ok_or(AcceptError::AcceptMissing)?;
         if lines.next().is_some() {
             return Err(AcceptError::AcceptRepeated);
