@@ -99,6 +99,24 @@ async fn a_backend_that_does_not_answer_our_key_is_a_502() {
 }
 
 #[tokio::test]
+async fn a_backend_that_does_not_switch_opens_no_websocket() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let mut http2 = gate.http2().await;
+    // Whoever knows nothing of WebSockets serves its page; over HTTP/2 that 200 would be the switch (RFC 8441 section 5).
+    for (theirs, ours) in [("200 OK", 502), ("204 No Content", 502), ("302 Found", 302), ("404 Not Found", 404)] {
+        let (answer, _) = tokio::join!(http2.ask(http2_request(&handshake(""))), async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer.send(format!("HTTP/1.1 {theirs}\r\nConnection: close\r\n\r\n")).await;
+            peer.stream.shutdown().await.unwrap();
+            peer
+        });
+        assert_eq!(answer.status, ours, "{theirs}");
+    }
+}
+
+#[tokio::test]
 async fn an_end_of_stream_is_a_half_close_both_ways() {
     let Played { mut client, mut peer, .. } = played("frames = \"off\"", "").await;
     client.send("last words").await;

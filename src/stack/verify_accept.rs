@@ -1,4 +1,5 @@
-//! Refuses an upstream 101 that does not answer this handshake (RFC 6455 §4.1), or that nobody asked for.
+//! Refuses an upstream 101 that does not answer this handshake (RFC 6455 §4.1), or that nobody asked for, and what would
+//! pass for one over HTTP/2.
 //!
 //! Reads `Intent`, `Opening`, `MatchedRoute`. Writes `Agreed` on the response. Refuses with 502.
 
@@ -8,7 +9,7 @@ use futures_util::{
     TryFutureExt,
     future::{AndThen, BoxFuture, Either, Ready, ready},
 };
-use http::StatusCode;
+use http::{StatusCode, Version};
 use tower::{Layer, Service};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     error::ProxyError,
     facts::{self, Opening},
 };
-use crate::protocol::upgrade::Intent;
+use crate::protocol::{upgrade::Intent, websocket::AcceptError};
 
 #[derive(Clone, Debug)]
 pub(super) struct VerifyAcceptLayer;
@@ -51,6 +52,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let intent = request.extensions().get::<Intent>().copied();
         let opening = facts::expect::<Opening>(request.extensions());
+        let over_http2 = request.version() == Version::HTTP_2;
         let answered = self.inner.call(request);
         if intent != Some(Intent::WebSocket) {
             return Either::Right(answered.and_then(refuse_switch));
@@ -58,7 +60,9 @@ where
         Either::Left(Box::pin(async move {
             let response = answered.await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                return Ok(response);
+                // Over HTTP/2 any 2xx would open a WebSocket that nobody carries (RFC 8441 section 5).
+                let seems_open = over_http2 && response.status().is_success();
+                return if seems_open { Err(AcceptError::Status.into()) } else { Ok(response) };
             }
             let Opening(opening) = opening?;
             let (mut parts, body) = response.into_parts();
