@@ -4,7 +4,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
-    Client,
+    Client, Upstream,
     doors::Gate,
     frames::{BINARY, MASK, frame as websocket_frame},
     within,
@@ -212,4 +212,29 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
             refused += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_no_connection() {
+    let mut upstream = Upstream::start().await;
+    let rest = "[limits]\nwrite_timeout = \"300ms\"\n[drain]\ngrace = \"8s\"";
+    let gate = Gate::before(&upstream.url, "", rest).await;
+    let mut client = gate.secure(&[b"h2"]).await;
+    // Every answer fits into its window, so that nobody waits for room in one.
+    let windows =
+        [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0])];
+    client.write_all(&[PREFACE, &windows.concat()].concat()).await.unwrap();
+    let length = 60_000;
+    for number in 0..120 {
+        let ask = frame(HEADERS, END_HEADERS | END_STREAM, number * 2 + 1, &request());
+        client.write_all(&ask).await.unwrap();
+        client.flush().await.unwrap();
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        peer.send([head.as_bytes(), &vec![1; length]].concat()).await;
+    }
+    let outcome = within("stop", gate.proxy.stop()).await.unwrap();
+    assert_eq!(outcome.cut.connections, 0);
+    drop(client);
 }

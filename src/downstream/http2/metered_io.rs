@@ -1,4 +1,4 @@
-//! The stream that an HTTP/2 connection reads and writes: it counts what is noise.
+//! The stream that an HTTP/2 connection reads and writes: it counts what is noise, and ends when nothing is taken.
 
 use std::{
     io,
@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,7 +16,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{net::Wire, protocol::http2_meter::Meter};
+use crate::{
+    net::{Wire, timer::Timer},
+    protocol::http2_meter::Meter,
+};
 
 /// Whether a peer was found to send too much noise; shared by the stream and whoever serves the connection.
 #[derive(Clone, Debug, Default)]
@@ -33,11 +37,29 @@ pub(super) struct MeteredIo {
     meter: Meter,
     begun: Instant,
     verdict: Verdict,
+    /// Longest time in which the client takes not one byte. The windows know nothing of it: what fits into them is no
+    /// longer waited for by whoever sent it.
+    write_timeout: Duration,
+    write_timer: Timer,
 }
 
 impl MeteredIo {
-    pub(super) fn new(io: Wire, verdict: Verdict) -> Self {
-        Self { io, meter: Meter::default(), begun: Instant::now(), verdict }
+    pub(super) fn new(io: Wire, verdict: Verdict, write_timeout: Duration) -> Self {
+        let write_timer = Timer::default();
+        Self { io, meter: Meter::default(), begun: Instant::now(), verdict, write_timeout, write_timer }
+    }
+
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_timer.stop();
+            return polled;
+        }
+        self.write_timer.start_if_idle(self.write_timeout);
+        if self.write_timer.poll_elapsed(cx) {
+            let text = "the client took no bytes for longer than limits.write_timeout";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        Poll::Pending
     }
 }
 
@@ -61,16 +83,47 @@ impl AsyncRead for MeteredIo {
 impl AsyncWrite for MeteredIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.io).poll_write(cx, bytes))?;
+        let polled = Pin::new(&mut this.io).poll_write(cx, bytes);
+        let count = ready!(this.watch_write(cx, polled))?;
         this.meter.sent(bytes.get(..count).unwrap_or(bytes));
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_flush(cx);
+        this.watch_write(cx, polled)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.watch_write(cx, polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_is_waited_for_so_long_and_no_longer() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut io = MeteredIo::new(Wire::boxed(ours), Verdict::default(), LIMIT);
+        let write = io.write_all(&[0; 64]);
+        let read = async {
+            // A little now and then is enough.
+            for _ in 0..4 {
+                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+                theirs.read_exact(&mut [0; 8]).await.unwrap();
+            }
+            Instant::now()
+        };
+        let (written, last) = tokio::join!(write, read);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(last.elapsed(), LIMIT);
     }
 }

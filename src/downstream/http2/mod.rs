@@ -55,7 +55,7 @@ pub async fn serve_http2<S>(
     S::Future: Send,
 {
     let verdict = Verdict::default();
-    let io = MeteredIo::new(io, verdict.clone());
+    let io = MeteredIo::new(io, verdict.clone(), limits.write_timeout);
     let remote = connection.remote;
     let begun = tokio::select! {
         begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
