@@ -65,6 +65,20 @@ async fn websockets_share_a_connection_and_echo_messages_of_all_sizes() {
 }
 
 #[tokio::test]
+async fn many_small_messages_at_once_are_no_flood() {
+    let gate = Gate::echo("").await;
+    let mut http2 = gate.http2().await;
+    let mut socket = http2.websocket().await;
+    // As many as fit into a window, each in a DATA frame of its own.
+    let (message, echo) = (frame(BINARY, b"tick", MASK), frame(BINARY, b"tick", None));
+    let count = 65_535 / message.len();
+    for _ in 0..count {
+        socket.stream.write_all(&message).await.unwrap();
+    }
+    assert_eq!(socket.take(count * echo.len()).await, echo.repeat(count));
+}
+
+#[tokio::test]
 async fn the_backend_gets_an_opening_handshake_of_http_1_1_with_a_key_of_ours() {
     let Played { head, .. } = played("", "").await;
     for line in [

@@ -30,6 +30,11 @@ use metered_io::{MeteredIo, Verdict};
 /// Streams that were reset by us and not yet by the client; a client that makes us reset more has its connection ended.
 const MAX_RESET_BY_US: usize = 128;
 
+/// What DATA frames of less than 256 bytes that nobody has taken yet may lack to that size, all together: it costs about
+/// as much again to hold them. Each message of a WebSocket may be one; with 50 bytes in each, the connection's window is
+/// full before this is.
+const SMALL_FRAMES: usize = 4 * 1024 * 1024;
+
 /// How long a connection that is told to go may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -110,6 +115,7 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
         .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
+        .data_frame_budget(SMALL_FRAMES)
         .max_local_error_reset_streams(Some(MAX_RESET_BY_US));
     if options.websocket {
         builder.enable_connect_protocol();
