@@ -134,6 +134,25 @@ async fn floods_end_their_connection_and_nobody_elses() {
 }
 
 #[tokio::test]
+async fn requests_that_are_all_taken_back_at_once_are_no_flood() {
+    let gate = Gate::echo("").await;
+    let mut client = Client::new(begun(&gate).await);
+    // A page that is left while its requests still wait for the network.
+    let pieces = (0..100).map(|number| number * 2 + 1).flat_map(|stream| {
+        [frame(HEADERS, END_HEADERS | END_STREAM, stream, &request()), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])]
+    });
+    client.send(pieces.flatten().collect::<Vec<u8>>()).await;
+    client.send(frame(PING, 0, 0, b"the next")).await;
+    loop {
+        match next_frame(&mut client).await {
+            (PING, payload) if payload == b"the next" => break,
+            (GOAWAY, payload) => panic!("sent away: {payload:x?}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_http2_ends_its_connection() {
     let gate = Gate::echo("").await;
     let request = request();

@@ -109,6 +109,7 @@ pub async fn serve_http2<S>(
 
 fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder {
     let mut builder = server::Builder::new();
+    let streams = usize::try_from(options.max_streams).unwrap_or(usize::MAX);
     builder
         .max_concurrent_streams(options.max_streams)
         .initial_window_size(STREAM_WINDOW)
@@ -116,6 +117,9 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
         .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
         .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
         .data_frame_budget(SMALL_FRAMES)
+        // What came and was taken back in one piece: a page that is left does so with all its requests. The meter knows
+        // when it is too often.
+        .max_pending_accept_reset_streams(streams)
         .max_local_error_reset_streams(Some(MAX_RESET_BY_US));
     if options.websocket {
         builder.enable_connect_protocol();
