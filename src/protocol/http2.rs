@@ -5,7 +5,9 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TE, TRANSFER_ENCODING, UPGRADE,
+    },
     request, response,
     uri::{PathAndQuery, Scheme},
 };
@@ -41,11 +43,15 @@ pub fn translate_request(
     nonce: [u8; 16],
     max_fields: usize,
 ) -> Result<Asked, FramingError> {
+    join_cookies(&mut head.headers);
     if head.headers.len() > max_fields {
         return Err(FramingError::TooManyFields);
     }
+    // The library takes the same length twice, and so does not every upstream.
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(FramingError::ContentLength);
+    }
     one_host(head)?;
-    join_cookies(&mut head.headers);
     if head.method != Method::CONNECT {
         head.uri = origin_form(&head.uri);
         return Ok(Asked::Response);
@@ -221,12 +227,23 @@ mod tests {
 
     #[test]
     fn cookies_are_one_field_and_fields_are_counted() {
-        let mut crumbs = head("GET", "https://a.example/", &[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        // Browsers send each cookie by itself: over HTTP/1.1 the same request has two fields.
+        let mut crumbs =
+            head("GET", "https://a.example/", &[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("accept", "*")]);
         assert_eq!(translate_request(&mut crumbs, None, NONCE, 2), Ok(Asked::Response));
         let cookies: Vec<_> = crumbs.headers.get_all("cookie").iter().collect();
         assert_eq!(cookies, ["a=1; b=2; c=3"]);
         let mut many = head("GET", "/", &[("a", "1"), ("b", "2"), ("c", "3")]);
         assert_eq!(translate_request(&mut many, None, NONCE, 2), Err(FramingError::TooManyFields));
+    }
+
+    #[test]
+    fn there_is_one_length() {
+        let twice = [("content-length", "3"), ("content-length", "3")];
+        for (fields, expected) in [(&twice[..1], Ok(Asked::Response)), (&twice, Err(FramingError::ContentLength))] {
+            let mut head = head("POST", "https://a.example/", fields);
+            assert_eq!(translate_request(&mut head, None, NONCE, 100), expected);
+        }
     }
 
     #[test]
