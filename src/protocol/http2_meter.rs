@@ -151,8 +151,8 @@ const PADDED: u8 = 0x8;
 fn weigh(head: FrameHead) -> Weight {
     match head.kind {
         DATA if head.flags & END_STREAM != 0 => Weight::Costs(0),
-        // Nothing but padding is empty too; how much of it is padding stands further in.
-        DATA if head.length == 0 || head.flags & PADDED != 0 => Weight::Costs(1),
+        // Nothing but padding is empty too. How much of it is padding stands further in, but 256 bytes are the most.
+        DATA if head.length == 0 || head.flags & PADDED != 0 && head.length <= 256 => Weight::Costs(1),
         DATA => Weight::Costs(0),
         HEADERS => Weight::Gives(FOR_A_REQUEST),
         // A request that is taken back has cost more than it says (CVE-2023-44487).
@@ -212,6 +212,7 @@ mod tests {
             ("continuation", CONTINUATION, 0, 1, 400),
             ("unknown", 0xfa, 0, 0, 2_000),
             ("data", DATA, 0, 1, u32::MAX),
+            ("padded data", DATA, PADDED, 257, u32::MAX),
             ("end of a stream", DATA, END_STREAM, 0, u32::MAX),
             ("request", HEADERS, 0x4, 10, u32::MAX),
         ] {
