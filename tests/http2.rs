@@ -271,6 +271,21 @@ async fn plain_requests_keep_their_bodies_trailers_and_cookies() {
 }
 
 #[tokio::test]
+async fn a_get_keeps_its_body() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let mut http2 = gate.http2().await;
+    // A search in the body of a GET; HTTP/2 needs no length for it.
+    let request = http2_request("GET /search HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+    let (_response, mut send) = http2.requests.send_request(request, false).unwrap();
+    send.send_data(Bytes::from_static(b"abc"), true).unwrap();
+    let mut peer = upstream.accept().await;
+    let head = peer.head().await.to_lowercase();
+    assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+    assert_eq!(peer.take("3\r\nabc\r\n0\r\n\r\n".len()).await, b"3\r\nabc\r\n0\r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_request_that_is_taken_back_is_taken_back_upstream() {
     let mut upstream = Upstream::start().await;
     let gate = Gate::before(&upstream.url, "", "").await;

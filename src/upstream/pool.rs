@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::TRANSFER_ENCODING};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -253,11 +253,15 @@ impl Connection {
     /// The answer's head, or nothing when it did not come in time.
     ///
     /// The deadline counts from the end of the request body: an upload may take its time.
-    async fn send(&mut self, request: Request<Body>, limit: Duration) -> Option<Sent> {
+    async fn send(&mut self, mut request: Request<Body>, limit: Duration) -> Option<Sent> {
         let (signal, mut all_sent) = if request.body().is_end_stream() {
             self.answer_timer.start(limit);
             (None, None)
         } else {
+            if request.body().size_hint().exact().is_none() {
+                // Said aloud: with GET and HEAD hyper leaves out a body that the head does not announce.
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
             let (signal, ended) = oneshot::channel();
             (Some(signal), Some(ended))
         };
