@@ -132,9 +132,9 @@ impl Acceptor {
     /// Waits for a connection, then for a place for it.
     ///
     /// A place is taken by a connection, never by a socket that waits for one: sockets that share a cap would keep
-    /// places from each other. At the cap one connection waits here and the others in the kernel's backlog. An accept that fails for want of descriptors
-    /// or memory is tried again after a pause that doubles up to a second; one that failed because the
-    /// peer was gone is tried again at once.
+    /// places from each other. At the cap one connection waits here and the others in the kernel's backlog. An accept
+    /// that fails for want of descriptors or memory is tried again after a pause that doubles up to a second; one that
+    /// failed because the peer was gone is tried again at once.
     pub async fn accept(&self) -> Accepted {
         let mut pause = BACK_OFF.0;
         loop {
