@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
-use super::{acme, limits, number, span, trusted_peers, unique};
+use super::{acme, limits, number, socket_path, span, trusted_peers, unique};
 use crate::{
     config::{
         error::Problems,
@@ -76,9 +76,6 @@ pub(super) fn listeners(
     all
 }
 
-/// Longest path of a socket; the kernel has room for one byte more, which ends it.
-const MAX_PATH: usize = 107;
-
 fn listen_address(text: &Given<String>, folder: &Path) -> Result<ListenAddress, String> {
     let Some(path) = text.value.strip_prefix("unix:") else {
         let wrong = |_| {
@@ -87,17 +84,7 @@ fn listen_address(text: &Given<String>, folder: &Path) -> Result<ListenAddress, 
         };
         return text.value.parse().map(ListenAddress::Socket).map_err(wrong);
     };
-    if path.is_empty() || path.starts_with('@') || path.ends_with('/') {
-        return Err(format!("`{}` names no file; expected `unix:/run/gate.sock`", text.value));
-    }
-    let path = folder.join(path);
-    let length = path.as_os_str().len();
-    if length > MAX_PATH {
-        return Err(format!(
-            "the path of a socket has at most {MAX_PATH} bytes, and this one has {length}; shorten it"
-        ));
-    }
-    Ok(ListenAddress::Unix(path))
+    socket_path::parse(path, folder).map(ListenAddress::Unix)
 }
 
 /// Whether two of it would be one.

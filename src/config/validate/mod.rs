@@ -5,6 +5,7 @@ mod limits;
 mod listener;
 mod relay;
 mod route;
+mod socket_path;
 mod upstream;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::Path, time::Duration};
 
-use super::{number, span};
+use super::{number, socket_path, span};
 use crate::{
     config::{
         error::Problems,
@@ -146,7 +146,8 @@ fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Pro
         return Some(Endpoint::BuiltinEcho);
     }
     if let Some(path) = url.value.strip_prefix("unix:") {
-        return unix(url, folder, path, problems);
+        let path = socket_path::parse(path, folder).map_err(|problem| problems.at(&url.span, problem)).ok()?;
+        return Some(Endpoint::Unix { path });
     }
     let (default_port, rest) = match url.value.split_once("://") {
         Some(("http", rest)) => (80, rest),
@@ -177,22 +178,4 @@ fn endpoint(url: &Given<String>, tls: TlsKeys, folder: &Path, problems: &mut Pro
     }
     let tls = tls.model(&host, folder, problems);
     Some(Endpoint::Tls { host, port, tls })
-}
-
-/// The longest path of a socket: `sun_path` of Linux without the zero at its end.
-const MAX_SOCKET_PATH: usize = 107;
-
-fn unix(url: &Given<String>, folder: &Path, path: &str, problems: &mut Problems<'_>) -> Option<Endpoint> {
-    let wrong =
-        |what: &str| format!("`{}`: {what}; expected a path such as `unix:/run/chat.sock`", url.value.escape_debug());
-    if path.is_empty() || path.contains('\0') || path.starts_with("//") {
-        problems.at(&url.span, wrong("this names no file"));
-        return None;
-    }
-    let path = folder.join(path);
-    if path.as_os_str().len() > MAX_SOCKET_PATH {
-        problems.at(&url.span, wrong("the path of a socket has at most 107 bytes, its folder included"));
-        return None;
-    }
-    Some(Endpoint::Unix { path })
 }
