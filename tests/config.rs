@@ -215,6 +215,27 @@ p.toml:9:28: `lan`: it is neither an address nor a network; write `10.0.0.0/8` o
 }
 
 #[test]
+fn balancers_that_could_never_connect_are_no_balancers() {
+    let wrong = |listen: &str, from: &str| {
+        let text = format!(
+            "[[listener]]\nlisten = {listen}\nproxy_protocol = {{ from = {from} }}\n\
+             [[route]]\nupstream = \"e\"\n[upstream.e]\nurl = \"builtin:echo\"\n"
+        );
+        config::parse(&text, Path::new("p.toml")).err().map(|errors| errors.to_string())
+    };
+    let lan_only = "p.toml:3:27: nobody in `from` can connect to `unix:a.sock`; add `unix`";
+    let unix_only = "p.toml:3:27: nobody in `from` can connect to `[::]:0`; add an address or a network";
+    for (listen, from, problem) in [
+        ("\"unix:a.sock\"", "\"10.0.0.0/8\"", Some(lan_only)),
+        ("\"[::]:0\"", "\"unix\"", Some(unix_only)),
+        ("[\"[::]:0\", \"unix:a.sock\"]", "\"10.0.0.0/8\"", Some(lan_only)),
+        ("[\"[::]:0\", \"unix:a.sock\"]", "[\"10.0.0.0/8\", \"unix\"]", None),
+    ] {
+        assert_eq!(wrong(listen, from).as_deref(), problem, "{listen} {from}");
+    }
+}
+
+#[test]
 fn what_a_unix_socket_cannot_be_is_said() {
     let text = "[[listener]]\nlisten = [\"unix:a.sock\", \"unix:a.sock\", \"unix:\", \"unix:@a\"]\nunix_mode = \"0888\"\n\
                 [[listener]]\nlisten = \"unix:b.sock\"\ntls = { certificate = \"c\", key = \"k\" }\n\

@@ -10,7 +10,7 @@ use crate::{
         raw,
         reader::Given,
     },
-    protocol::address::ListenAddress,
+    protocol::{address::ListenAddress, client_address::TrustedPeer},
 };
 
 pub(super) fn listeners(
@@ -66,7 +66,7 @@ pub(super) fn listeners(
             max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
             max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
             tls: tls.flatten(),
-            proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, problems)),
+            proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, &listen.value.0, problems)),
             redirect,
         });
     }
@@ -105,16 +105,28 @@ fn unix_mode(given: &Given<String>, addresses: &[ListenAddress], problems: &mut 
     mode
 }
 
-fn proxy_protocol(given: Given<raw::ProxyProtocolTable>, problems: &mut Problems<'_>) -> ProxyProtocol {
+fn proxy_protocol(
+    given: Given<raw::ProxyProtocolTable>,
+    listen: &[Given<String>],
+    problems: &mut Problems<'_>,
+) -> ProxyProtocol {
     let Given { value: raw, span: place } = given;
-    if raw.from.as_ref().is_none_or(|from| from.value.0.is_empty()) {
+    let place = raw.from.as_ref().map_or(place, |from| from.span.clone());
+    let named = raw.from.as_ref().is_some_and(|from| !from.value.0.is_empty());
+    if !named {
         let text = "`proxy_protocol` has no `from`; name the balancers, as in `from = [\"10.0.0.0/8\"]`";
-        problems.at(raw.from.as_ref().map_or(&place, |from| &from.span), text);
+        problems.at(&place, text);
     }
-    ProxyProtocol {
-        from: trusted_peers(raw.from, problems),
-        timeout: span(raw.timeout, "5s", Duration::from_secs(5), problems),
+    let from = trusted_peers(raw.from, problems);
+    // Where some of `from` was no address, that has been said.
+    for address in listen.iter().filter(|_| !from.is_empty()) {
+        let unix = address.value.starts_with("unix:");
+        if !from.iter().any(|peer| unix == (*peer == TrustedPeer::Local)) {
+            let who = if unix { "`unix`" } else { "an address or a network" };
+            problems.at(&place, format!("nobody in `from` can connect to `{}`; add {who}", address.value));
+        }
     }
+    ProxyProtocol { from, timeout: span(raw.timeout, "5s", Duration::from_secs(5), problems) }
 }
 
 fn redirect(raw: &raw::ListenerTable, problems: &mut Problems<'_>) -> Option<u16> {
