@@ -18,6 +18,9 @@ const FIXED: usize = 16;
 /// hundred bytes, or a certificate.
 const MAX_REST: usize = 4096;
 
+/// Version 2, and the command of a balancer that speaks for itself.
+const LOCAL: u8 = 0x20;
+
 /// `PP2_CLIENT_SSL`: the client has connected over TLS.
 const CLIENT_SSL: u8 = 1;
 
@@ -116,8 +119,17 @@ fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
         // Before its first byte it may still be one of version 1, which is shorter.
         return Ok(Progress::Missing(if bytes.is_empty() { MIN } else { FIXED - bytes.len() }));
     };
-    if usize::from(u16::from_be_bytes([high, low])) > MAX_REST {
+    let rest = u16::from_be_bytes([high, low]);
+    if usize::from(rest) > MAX_REST {
         return Err(HeaderError::TooLong(FIXED + MAX_REST));
+    }
+    // Of such a one the specification has the rest ignored, its family included: nothing in it can be wrong.
+    if bytes.get(FIXED - 4) == Some(&LOCAL) {
+        let all = FIXED + usize::from(rest);
+        return Ok(match all.checked_sub(bytes.len()) {
+            None | Some(0) => Progress::Complete(ProxyHeader { source: Source::Balancer, unique_id: None, tls: false }),
+            Some(missing) => Progress::Missing(missing),
+        });
     }
     let header = match v2::Header::try_from(bytes) {
         Ok(header) => header,
@@ -193,6 +205,9 @@ mod tests {
             (binary(0x21, 0x21, &v6()), at("[2001:db8::7]:8080")),
             (binary(0x20, 0x00, &[]), Ok(Some(Source::Balancer))),
             (binary(0x20, 0x11, &V4), Ok(Some(Source::Balancer))),
+            (binary(0x20, 0x11, &[]), Ok(Some(Source::Balancer))),
+            (binary(0x20, 0x21, &V4[..3]), Ok(Some(Source::Balancer))),
+            (binary(0x20, 0xff, b"what?"), Ok(Some(Source::Balancer))),
             (binary(0x21, 0x00, &[]), Ok(Some(Source::Untold))),
             (binary(0x21, 0x31, &[b'/'; 216]), Ok(Some(Source::Untold))),
             (binary(0x21, 0x11, &[&V4[..], &[0; MAX_REST - 12]].concat()), at("192.0.2.7:8080")),
@@ -245,7 +260,6 @@ mod tests {
             binary(0x21, 0x13, &V4),
             binary(0x21, 0x11, &V4[..11]),
             binary(0x21, 0x21, &V4),
-            binary(0x20, 0x11, &[]),
         ] {
             let malformed = matches!(source(&stream), Err(HeaderError::Text(_) | HeaderError::Binary(_)));
             assert!(malformed, "{} {:?}", stream.escape_ascii(), source(&stream));
