@@ -211,9 +211,16 @@ impl FromStr for Cidr {
             None => (text, None),
         };
         let network: IpAddr = address.parse().map_err(|_| CidrError)?;
-        let longest = if network.is_ipv4() { 32 } else { 128 };
+        let longest: u8 = if network.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| CidrError))?;
-        if prefix > longest { Err(CidrError) } else { Ok(Self { network, prefix }) }
+        if prefix > longest {
+            return Err(CidrError);
+        }
+        // Addresses are compared as IPv4 where they are that, so this has to be written so too.
+        Ok(match (network.to_canonical(), prefix.checked_sub(96)) {
+            (network @ IpAddr::V4(_), Some(prefix)) if longest == 128 => Self { network, prefix },
+            _ => Self { network, prefix },
+        })
     }
 }
 
@@ -344,6 +351,11 @@ mod tests {
             ("::1", "::2", false),
             ("0.0.0.0/0", "203.0.113.9", true),
             ("0.0.0.0/0", "::1", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::ffff:10.0.0.1", "10.0.0.2", false),
+            ("::ffff:10.0.0.0/104", "::ffff:10.2.3.4", true),
+            ("::ffff:0:0/96", "203.0.113.9", true),
+            ("::/0", "203.0.113.9", false),
         ] {
             let network: Cidr = network.parse().unwrap();
             assert_eq!(network.contains(address.parse().unwrap()), inside, "{network} {address}");
