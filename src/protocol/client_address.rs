@@ -82,11 +82,13 @@ impl Told {
     pub fn read(headers: &HeaderMap, fields: TrustedFields, trusted: &[TrustedPeer]) -> Self {
         match fields {
             TrustedFields::XForwarded => {
-                let entries = headers.get_all(FOR).iter().rev().flat_map(|line| line.as_bytes().rsplit(|&b| b == b','));
+                let hops = walk(from_right(headers, &FOR), trusted, address);
+                // Who adds to the one list adds to the other; who replaces it leaves a single entry.
+                let beside = from_right(headers, &PROTO).take(hops.len().max(1)).last();
                 Self {
                     trust: Trust::Trusted,
-                    hops: walk(entries, trusted, address),
-                    scheme: token_list::members(headers.get_all(PROTO)).next().and_then(scheme),
+                    hops,
+                    scheme: beside.and_then(|entry| std::str::from_utf8(entry.trim_ascii()).ok()).and_then(scheme),
                     host: sole(headers, &HOST).and_then(|host| Authority::parse(host).ok()),
                 }
             }
@@ -131,6 +133,11 @@ fn walk<'a>(
     }
     hops.reverse();
     hops
+}
+
+/// The members of a list without quoted strings, from the right.
+fn from_right<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers.get_all(name).iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','))
 }
 
 /// An address with or without a port; IPv6 with or without brackets.
@@ -340,6 +347,29 @@ mod tests {
         assert_eq!(told(TrustedFields::XForwarded, &both).scheme, Some("https"));
         assert_eq!(host(told(TrustedFields::XForwarded, &both)).as_deref(), Some("x.example"));
         assert_eq!(host(told(TrustedFields::Forwarded, &both)).as_deref(), Some("f.example"));
+    }
+
+    #[test]
+    fn the_scheme_in_a_list_is_the_one_beside_the_client() {
+        let (fields, field) = (PROTO, FOR);
+        for (proto, hops, expected) in [
+            (&["https"][..], "1.1.1.1", Some("https")),
+            (&["https"], "1.1.1.1, 10.0.0.2", Some("https")),
+            (&["https, http"], "1.1.1.1, 10.0.0.2", Some("https")),
+            (&["https", "http"], "1.1.1.1, 10.0.0.2", Some("https")),
+            // The client's own tale, to which proxies have added.
+            (&["https, http"], "1.1.1.1", Some("http")),
+            (&["https", "http"], "6.6.6.6, 1.1.1.1", Some("http")),
+            (&["https, http, http"], "6.6.6.6, 1.1.1.1, 10.0.0.2", Some("http")),
+            (&["\"https, http"], "1.1.1.1", Some("http")),
+            (&["https, http"], "unknown", Some("http")),
+            (&["gopher"], "1.1.1.1", None),
+            (&[""], "1.1.1.1", None),
+        ] {
+            let mut lines: Vec<_> = proto.iter().map(|line| (&fields, line.as_bytes())).collect();
+            lines.push((&field, hops.as_bytes()));
+            assert_eq!(told(TrustedFields::XForwarded, &lines).scheme, expected, "{proto:?} {hops}");
+        }
     }
 
     #[test]
