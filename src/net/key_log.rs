@@ -4,11 +4,12 @@ use std::{
     fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
+use rustix::process::geteuid;
 use rustls::KeyLog;
 use thiserror::Error;
 
@@ -23,8 +24,12 @@ pub enum KeyLogError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is there, and others could read it.
-    #[error("{} can be read or written by others, and would hold the keys to all traffic; chmod 600 it first", path.display())]
+    /// It is there, and others could read it or have made it.
+    #[error(
+        "{} belongs to another user, or can be read or written by others, and would hold the keys to all traffic; \
+         name a new file, or chown and chmod 600 it first",
+        path.display()
+    )]
     Open {
         /// The file.
         path: PathBuf,
@@ -43,7 +48,9 @@ impl KeyLogFile {
         let unwritable = |source| KeyLogError::Unwritable { path: path.to_owned(), source };
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(unwritable)?;
         let data = file.metadata().map_err(unwritable)?;
-        if data.is_file() && data.permissions().mode() & 0o077 != 0 {
+        // A link, or a file made beforehand in a folder for all, would hand the keys to whoever made it.
+        let anothers = data.uid() != geteuid().as_raw();
+        if data.is_file() && (anothers || data.permissions().mode() & 0o077 != 0) {
             return Err(KeyLogError::Open { path: path.to_owned() });
         }
         Ok(Self(Mutex::new(file)))
@@ -82,6 +89,14 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
         assert!(matches!(KeyLogFile::open(&path), Err(KeyLogError::Open { .. })));
+        // Only root can give a file away, and so only root can be caught this way.
+        let theirs = folder.path().join("theirs");
+        KeyLogFile::open(&theirs).unwrap();
+        if std::os::unix::fs::chown(&theirs, Some(65_534), None).is_ok() {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(&theirs, &link).unwrap();
+            assert!([theirs, link].iter().all(|path| matches!(KeyLogFile::open(path), Err(KeyLogError::Open { .. }))));
+        }
         assert!(matches!(KeyLogFile::open(folder.path()), Err(KeyLogError::Unwritable { .. })));
     }
 }
