@@ -7,9 +7,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{
-    RootCertStore, SupportedCipherSuite,
-    crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+    RootCertStore,
     pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
@@ -113,16 +113,8 @@ impl ClientCertificate {
             der: leaf.as_ref().into(),
             subject: subject.filter(|text| !text.is_empty()).map(Into::into),
             alternatives: parsed.as_ref().map(alternatives).unwrap_or_default(),
-            fingerprint: hex(&sha256(leaf)).into(),
+            fingerprint: hex(digest(&SHA256, leaf).as_ref()).into(),
         }
-    }
-}
-
-/// From the provider that is there for TLS: it takes no other crate.
-fn sha256(bytes: &[u8]) -> Vec<u8> {
-    match TLS13_AES_128_GCM_SHA256 {
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
-        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.hash(bytes).as_ref().to_vec(),
     }
 }
 
