@@ -107,7 +107,9 @@ impl Http2Client {
             };
             within("the setting that allows it", told).await;
         }
-        let (response, send) = self.requests.send_request(request, false).unwrap();
+        // Only a tunnel has more to say than its head.
+        let ends = request.method() != http::Method::CONNECT;
+        let (response, send) = self.requests.send_request(request, ends).unwrap();
         (within("response", response).await.unwrap(), send)
     }
 
@@ -121,13 +123,11 @@ impl Http2Client {
     /// The whole answer to a request without a body.
     pub(crate) async fn ask(&mut self, request: Request<()>) -> Answer {
         let tunnel = request.method() == http::Method::CONNECT;
-        let (response, mut send) = self.open(request).await;
+        let (response, _send) = self.open(request).await;
         let status = response.status().as_u16();
         let head = text_of(response.headers());
         let mut body = Vec::new();
         if !tunnel || status != 200 {
-            // The whole of a request may be late for its answer.
-            let _answered = send.send_data(Bytes::new(), true);
             let mut stream = response.into_body();
             while let Some(data) = within("body", stream.data()).await {
                 let data = data.unwrap();
