@@ -71,6 +71,31 @@ async fn version_1_names_both_ends_of_the_clients_connection() {
 }
 
 #[tokio::test]
+async fn what_a_balancer_tells_is_told_on() {
+    let mut upstream = Upstream::start().await;
+    let keys = "proxy_protocol = { from = [\"127.0.0.0/8\"] }\n";
+    let text = config("127.0.0.1:0", &upstream.url, keys) + "proxy_protocol = \"v1\"\n";
+    let process = Process::start(&text).await;
+    for line in [
+        "PROXY TCP4 192.0.2.7 198.51.100.1 8080 443\r\n",
+        "PROXY TCP6 2001:db8::7 2001:db8::1 8080 443\r\n",
+        // It tells nothing: the balancer's connection is all that is known.
+        "PROXY UNKNOWN\r\n",
+    ] {
+        for request in [PLAIN.to_owned(), handshake("")] {
+            let mut client = process.connect().await;
+            client.send(format!("{line}{request}")).await;
+            let (from, to) = ends(&client);
+            let own = format!("PROXY TCP4 {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port());
+            let expected = if line.contains("UNKNOWN") { &own } else { line };
+            let mut peer = upstream.accept().await;
+            assert_eq!(String::from_utf8(peer.take(expected.len()).await).unwrap(), expected);
+            assert!(peer.head().await.starts_with("GET /"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn version_2_names_them_and_the_request() {
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         let mut upstream = Upstream::start().await;

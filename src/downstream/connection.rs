@@ -41,7 +41,7 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// The peer's address.
     pub remote: PeerAddress,
-    /// The address that it came to, where it has one.
+    /// The address that the peer came to, our own or that of the balancer that tells so, where it has one.
     pub local: Option<SocketAddr>,
     /// The same as forwarding fields tell it.
     pub peer: Peer,

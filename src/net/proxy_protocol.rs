@@ -1,6 +1,6 @@
 //! Reads the PROXY header in front of a connection, and not one byte of what follows it.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -22,6 +22,8 @@ use crate::{
 pub struct Introduced {
     /// Its address.
     pub remote: PeerAddress,
+    /// The address that it came to, where the balancer told.
+    pub local: Option<SocketAddr>,
     /// The balancer's own name for the connection.
     pub unique_id: Option<Box<[u8]>>,
     /// Whether the balancer has taken TLS off it.
@@ -33,7 +35,7 @@ pub struct Introduced {
 impl Introduced {
     /// Whoever has connected.
     pub fn by_itself(peer: PeerAddress) -> Self {
-        Self { remote: peer, unique_id: None, tls: false, probe: false }
+        Self { remote: peer, local: None, unique_id: None, tls: false, probe: false }
     }
 }
 
@@ -74,13 +76,13 @@ pub async fn accept(
     }
     let ProxyHeader { source, unique_id, tls } =
         timeout(rules.timeout, read(stream)).await.map_err(|_| ProxyProtocolError::Slow(rules.timeout))??;
-    let remote = match source {
-        Source::Address(address) => address.into(),
-        Source::Untold | Source::Balancer => peer,
+    let (remote, local) = match source {
+        Source::Address { from, to } => (from.into(), Some(to)),
+        Source::Untold | Source::Balancer => (peer, None),
     };
     // Version 1 has no word of its own for a probe: it says UNKNOWN.
     let probe = matches!(source, Source::Untold | Source::Balancer);
-    Ok(Introduced { remote, unique_id, tls, probe })
+    Ok(Introduced { remote, local, unique_id, tls, probe })
 }
 
 async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProxyHeader, ProxyProtocolError> {

@@ -40,8 +40,13 @@ pub struct ProxyHeader {
 /// Who opened a connection that a balancer passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Somebody with this address.
-    Address(SocketAddr),
+    /// Somebody with an address.
+    Address {
+        /// That address.
+        from: SocketAddr,
+        /// The one that it came to.
+        to: SocketAddr,
+    },
     /// Somebody whose address is not told or is none of the Internet's: the balancer's own stands for it.
     Untold,
     /// The balancer itself, to see whether we live.
@@ -107,8 +112,12 @@ fn read_text(bytes: &[u8]) -> Result<Progress, HeaderError> {
     }
     let header = v1::Header::try_from(bytes).map_err(|error| HeaderError::Text(error.to_string()))?;
     let source = match header.addresses {
-        v1::Addresses::Tcp4(told) => address((told.source_address, told.source_port)),
-        v1::Addresses::Tcp6(told) => address((told.source_address, told.source_port)),
+        v1::Addresses::Tcp4(told) => {
+            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
+        }
+        v1::Addresses::Tcp6(told) => {
+            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
+        }
         v1::Addresses::Unknown => Source::Untold,
     };
     Ok(Progress::Complete(ProxyHeader { source, unique_id: None, tls: false }))
@@ -139,8 +148,12 @@ fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
     let source = match (header.command, header.addresses) {
         (v2::Command::Local, _) => Source::Balancer,
         (v2::Command::Proxy, _) if header.protocol == v2::Protocol::Datagram => return Err(HeaderError::Datagram),
-        (v2::Command::Proxy, v2::Addresses::IPv4(told)) => address((told.source_address, told.source_port)),
-        (v2::Command::Proxy, v2::Addresses::IPv6(told)) => address((told.source_address, told.source_port)),
+        (v2::Command::Proxy, v2::Addresses::IPv4(told)) => {
+            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
+        }
+        (v2::Command::Proxy, v2::Addresses::IPv6(told)) => {
+            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
+        }
         (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => Source::Untold,
     };
     // A fact that is cut off is as good as none: the balancer has vouched for the rest.
@@ -150,9 +163,9 @@ fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
     Ok(Progress::Complete(ProxyHeader { source, unique_id, tls }))
 }
 
-fn address(told: impl Into<SocketAddr>) -> Source {
-    let told = told.into();
-    Source::Address(SocketAddr::new(told.ip().to_canonical(), told.port()))
+fn address(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>) -> Source {
+    let canonical = |told: SocketAddr| SocketAddr::new(told.ip().to_canonical(), told.port());
+    Source::Address { from: canonical(from.into()), to: canonical(to.into()) }
 }
 
 #[cfg(test)]
@@ -192,17 +205,25 @@ mod tests {
 
     #[test]
     fn headers_of_both_versions() {
-        let at = |text: &str| Ok(Some(Source::Address(text.parse().unwrap())));
+        let between =
+            |from: &str, to: &str| Ok(Some(Source::Address { from: from.parse().unwrap(), to: to.parse().unwrap() }));
+        let at = |from: &str| between(from, "10.0.0.1:443");
         let long = "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
         for (stream, expected) in [
             (b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443\r\n".to_vec(), at("192.0.2.7:8080")),
-            (b"PROXY TCP6 2001:db8::7 ::1 8080 443\r\n".to_vec(), at("[2001:db8::7]:8080")),
-            (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 8080 443\r\n".to_vec(), at("192.0.2.7:8080")),
-            (long.as_bytes().to_vec(), at("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535")),
+            (b"PROXY TCP6 2001:db8::7 ::1 8080 443\r\n".to_vec(), between("[2001:db8::7]:8080", "[::1]:443")),
+            (b"PROXY TCP6 ::ffff:192.0.2.7 ::1 8080 443\r\n".to_vec(), between("192.0.2.7:8080", "[::1]:443")),
+            (
+                long.as_bytes().to_vec(),
+                between(
+                    "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+                    "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+                ),
+            ),
             (b"PROXY UNKNOWN\r\n".to_vec(), Ok(Some(Source::Untold))),
             (b"PROXY UNKNOWN ffff::1 ::1 1 2\r\n".to_vec(), Ok(Some(Source::Untold))),
             (binary(0x21, 0x11, &V4), at("192.0.2.7:8080")),
-            (binary(0x21, 0x21, &v6()), at("[2001:db8::7]:8080")),
+            (binary(0x21, 0x21, &v6()), between("[2001:db8::7]:8080", "[::]:443")),
             (binary(0x20, 0x00, &[]), Ok(Some(Source::Balancer))),
             (binary(0x20, 0x11, &V4), Ok(Some(Source::Balancer))),
             (binary(0x20, 0x11, &[]), Ok(Some(Source::Balancer))),

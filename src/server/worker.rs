@@ -150,12 +150,12 @@ impl Front {
 
     async fn serve(self, accepted: Accepted, stack: impl Stack, tracker: Tracker) {
         let Accepted { mut stream, remote, permit } = accepted;
-        let local = Io::as_tcp(&stream).and_then(|stream| stream.local_addr().ok());
+        let own = Io::as_tcp(&stream).and_then(|stream| stream.local_addr().ok());
         let introduced = tokio::select! {
             introduced = self.introduce(&mut stream, remote) => introduced,
             () = tracker.draining(), if self.proxy_protocol.is_some() => return,
         };
-        let Some(Introduced { remote, tls: tls_before, probe, .. }) = introduced else { return };
+        let Some(Introduced { remote, local, tls: tls_before, probe, .. }) = introduced else { return };
         // Before TLS, which costs more than all that follows.
         let Some(place) = self.clients.enter(remote) else { return };
         let (io, facts) = match &self.tls {
@@ -167,7 +167,7 @@ impl Front {
         };
         let mut connection = Connection::new(self.name, remote, facts, permit).among(place).redirected(self.redirect);
         connection.tls_before = tls_before;
-        connection.local = local;
+        connection.local = local.or(own);
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             // Boxed: most connections have no use for the room that it takes.
             Box::pin(downstream::serve_http2(io, connection, self.limits, self.http2, stack, &tracker)).await;
