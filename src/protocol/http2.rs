@@ -108,6 +108,10 @@ pub fn translate_response(head: &mut response::Parts, asked: Asked) {
     for name in ["keep-alive", "proxy-connection"] {
         head.headers.remove(name);
     }
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6. Over HTTP/1.1 hyper takes it out; some clients of HTTP/2 take it for a broken answer.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     if asked == Asked::WebSocket {
         head.status = match head.status {
             // RFC 8441 section 5: any 2xx, and the accept value has no meaning.
@@ -262,6 +266,7 @@ mod tests {
                 .header("upgrade", "websocket")
                 .header("keep-alive", "5")
                 .header("x-own", "stays");
+            let response = if status == 204 { response.header("content-length", "2") } else { response };
             let mut head = response.body(()).unwrap().into_parts().0;
             translate_response(&mut head, asked);
             assert_eq!(head.status, expected);
