@@ -188,7 +188,7 @@ async fn what_is_no_http2_ends_its_connection() {
 
 #[tokio::test]
 async fn a_stop_and_silence_end_with_a_goaway_without_blame() {
-    let gate = Gate::before("builtin:echo", "", "[limits]\nhead_timeout = \"200ms\"").await;
+    let gate = Gate::before("builtin:echo", "", "[limits]\nhead_timeout = \"1s\"").await;
     let mut silent = Client::new(begun(&gate).await);
     assert_eq!(goaway(&silent.rest().await), Some(0));
     let patient = Gate::echo("").await;
