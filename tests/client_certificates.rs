@@ -61,10 +61,15 @@ impl Ca {
     }
 
     fn revoke(&self, folder: &Path, file: &str, serials: &[u64], next_update: i32) {
+        replace(folder, file, &self.crl(serials, 1, next_update));
+    }
+
+    /// The list of this number.
+    fn crl(&self, serials: &[u64], number: u64, next_update: i32) -> String {
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
             next_update: date_time_ymd(next_update, 1, 1),
-            crl_number: SerialNumber::from(1),
+            crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: serials
                 .iter()
@@ -77,7 +82,7 @@ impl Ca {
                 .collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        replace(folder, file, &list.signed_by(&self.0).unwrap().pem().unwrap());
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 }
 
@@ -223,6 +228,34 @@ async fn the_upstream_is_told_and_nobody_else_can_tell_it() {
     assert_eq!(told(&upstream.accept().await.head().await), [""; 0]);
     plain.send(GET.replace("\r\n\r\n", &format!("\r\n{FORGED}\r\n"))).await;
     assert_eq!(told(&upstream.accept().await.head().await), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_latest_of_several_crls_counts_wherever_it_stands() {
+    let ca = Ca::new("clients");
+    let (bob, alice) = (ca.issue(300, |_| {}), ca.issue(7, |_| {}));
+    // The one in front has ended, which says nothing once there is a later one.
+    let (old, new) = (ca.crl(&[], 255, 2021), ca.crl(&[7], 256, 2100));
+    for order in [[&old, &new], [&new, &old]] {
+        for one_file in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            ca.write(folder.path(), "clients.pem");
+            let parts =
+                if one_file { [order.map(String::as_str).concat(), new.clone()] } else { order.map(Clone::clone) };
+            for (file, text) in ["a.crl", "b.crl"].into_iter().zip(&parts) {
+                replace(folder.path(), file, text);
+            }
+            let crls = if one_file { "\"a.crl\"" } else { "[\"a.crl\", \"b.crl\"]" };
+            let config = gate(&format!("ca = \"clients.pem\"\ncrl = {crls}"), "builtin:echo", "");
+            let mut process = Process::start_in(&config, folder).await;
+            let (folder, address) = (process.folder.path().to_owned(), process.addresses[0].clone());
+            assert!(is_let_in(&address, &client(&folder, Some(&bob), BOTH)).await);
+            assert!(!is_let_in(&address, &client(&folder, Some(&alice), BOTH)).await, "{order:?}");
+            process.terminate();
+            assert_eq!(process.exit_code().await, Some(0));
+            assert_eq!(process.count("CRL has ended: no client of its CA is let in; renew it"), 0);
+        }
+    }
 }
 
 #[tokio::test]

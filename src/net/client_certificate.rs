@@ -1,25 +1,21 @@
 //! Certificates of clients: who may present one, and what a verified one says in plain text.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt::Write as _, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject},
-    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
+    pki_types::{CertificateDer, CertificateRevocationListDer},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use x509_parser::{
     asn1_rs::{Any, Tag, ToDer},
-    prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate},
+    prelude::{FromDer, GeneralName, X509Certificate},
     x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name},
 };
 
 use super::{
+    crl::{self, Crl, CrlEnd},
     hex,
     tls::{self, TlsError},
 };
@@ -30,15 +26,6 @@ use crate::config::model::ClientAuth;
 pub(super) struct Check {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) crls: Vec<CrlEnd>,
-}
-
-/// Until when a list of revoked certificates is good. After that nobody of its CA is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrlEnd {
-    /// Its file.
-    pub file: PathBuf,
-    /// When its CA promised the next one.
-    pub next_update: SystemTime,
 }
 
 /// Reads the CA and the lists of revoked certificates.
@@ -60,34 +47,20 @@ pub(super) fn check(auth: &ClientAuth) -> Result<Check, TlsError> {
         if required { builder.build() } else { builder.allow_unauthenticated().build() }
     };
     let mut lists = Vec::new();
-    let mut crls = Vec::new();
     for path in &auth.crls {
-        let of_file = revocations(path)?;
+        let of_file = crl::read(path)?;
         // One file at a time, since rustls does not say which list it could not use.
-        build(of_file.clone(), auth.required).map_err(|source| bad_crl(path, source))?;
-        crls.extend(of_file.iter().filter_map(|list| end(list, path)));
+        build(ders(&of_file), auth.required).map_err(|source| crl::bad(path, source))?;
         lists.extend(of_file);
     }
-    let verifier = build(lists, auth.required).map_err(|source| bad_crl(&auth.ca, source))?;
+    let lists = crl::newest(lists);
+    let verifier = build(ders(&lists), auth.required).map_err(|source| crl::bad(&auth.ca, source))?;
+    let crls = lists.into_iter().filter_map(|list| list.end).collect();
     Ok(Check { verifier, crls })
 }
 
-fn bad_crl(path: &Path, source: VerifierBuilderError) -> TlsError {
-    TlsError::BadCrl { path: path.to_owned(), source }
-}
-
-fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let pem = tls::read(path, "CRL")?;
-    let not_pem = || TlsError::NotPem { what: "CRL", label: "X509 CRL", path: path.to_owned() };
-    let lists = CertificateRevocationListDer::pem_slice_iter(&pem);
-    let lists: Vec<_> = lists.collect::<Result<_, _>>().map_err(|_| not_pem())?;
-    if lists.is_empty() { Err(not_pem()) } else { Ok(lists) }
-}
-
-fn end(list: &[u8], path: &Path) -> Option<CrlEnd> {
-    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
-    let seconds = u64::try_from(list.next_update()?.timestamp()).unwrap_or(0);
-    Some(CrlEnd { file: path.to_owned(), next_update: UNIX_EPOCH + Duration::from_secs(seconds) })
+fn ders(lists: &[Crl]) -> Vec<CertificateRevocationListDer<'static>> {
+    lists.iter().map(|list| list.der.clone()).collect()
 }
 
 /// A client's certificate that was verified in the TLS handshake: text of visible ASCII, whatever stands in it.

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod challenges;
 pub mod client_certificate;
+pub mod crl;
 pub mod development;
 pub mod dial;
 pub mod handshakes;

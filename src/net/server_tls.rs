@@ -9,7 +9,8 @@ use rustls::{KeyLog, ServerConfig};
 
 use super::{
     certificates::Certificates,
-    client_certificate::{self, Check, CrlEnd},
+    client_certificate::{self, Check},
+    crl::CrlEnd,
     tls::{self, TlsError},
 };
 use crate::config::model::{ClientAuth, ListenerTls};
