@@ -193,8 +193,8 @@ async fn a_stop_and_silence_end_with_a_goaway_without_blame() {
     assert_eq!(goaway(&silent.rest().await), Some(0));
     let patient = Gate::echo("").await;
     let mut idle = Client::new(begun(&patient).await);
-    // The gate's settings: from here on there is a connection to stop.
-    next_frame(&mut idle).await;
+    // The gate has our settings: from here on there is a connection to stop.
+    while next_frame(&mut idle).await != (SETTINGS, Vec::new()) {}
     let _stopped = patient.proxy.stop();
     assert_eq!(goaway(&idle.rest().await), Some(0));
 }
