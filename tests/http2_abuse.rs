@@ -200,6 +200,24 @@ async fn a_stop_and_silence_end_with_a_goaway_without_blame() {
 }
 
 #[tokio::test]
+async fn streams_that_are_held_back_hold_back_no_others() {
+    let gate = Gate::before("builtin:echo", "", "[limits]\nmax_streams = 100").await;
+    let mut client = Client::new(begun(&gate).await);
+    let (mut stream, mut connection) = (0, 65_535);
+    while connection < 100 * stream || stream == 0 {
+        match next_frame(&mut client).await {
+            (SETTINGS, entries) => {
+                let window = entries.chunks_exact(6).find(|entry| entry[..2] == [0, 4]);
+                stream = window.map_or(stream, |entry| u32::from_be_bytes(entry[2..].try_into().unwrap()));
+            }
+            (WINDOW_UPDATE, more) => connection += u32::from_be_bytes(more.try_into().unwrap()),
+            _ => {}
+        }
+    }
+    assert_eq!((stream, connection), (65_536, 6_553_600));
+}
+
+#[tokio::test]
 async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
     let gate = Gate::before("builtin:echo", "", "[limits]\nmax_streams = 4").await;
     let mut http2 = gate.http2().await;

@@ -11,9 +11,5 @@ pub use stream::Http2Stream;
 /// this for its default.
 pub const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all streams of a connection together. Larger than one stream's, so that a few which are held back do
-/// not hold back the others.
-pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
 /// Held by each stream of a connection that is shared; how many there are says how busy it is.
 pub type Lease = Arc<()>;

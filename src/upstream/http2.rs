@@ -35,7 +35,7 @@ use crate::{
     config::model::Upstream,
     drain::Tracker,
     http2::{
-        CONNECTION_WINDOW, Http2Stream, Lease, STREAM_WINDOW,
+        Http2Stream, Lease, STREAM_WINDOW,
         body::{self, Inbound, SendError},
     },
     net::{
@@ -50,7 +50,7 @@ use crate::{
 };
 
 /// Most exchanges at a time on one connection, whatever the upstream would allow: its loss takes all of them with it.
-const MOST_STREAMS: usize = 100;
+const MOST_STREAMS: u32 = 100;
 
 /// The connections of one thread to one upstream. Clones share them.
 #[derive(Clone)]
@@ -81,7 +81,8 @@ impl Session {
 
     /// Whether another stream may begin.
     fn has_room(&self) -> bool {
-        self.streams() < self.requests.current_max_send_streams().min(MOST_STREAMS)
+        let most = usize::try_from(MOST_STREAMS).unwrap_or(usize::MAX);
+        self.streams() < self.requests.current_max_send_streams().min(most)
     }
 }
 
@@ -176,7 +177,8 @@ impl Shared {
         let mut builder = client::Builder::new();
         builder
             .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            // That of all streams together: none that is held back holds back the others.
+            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(MOST_STREAMS))
             .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
             .max_header_list_size(u32::try_from(MAX_BUFFER).unwrap_or(u32::MAX))
             .enable_push(false);

@@ -21,7 +21,7 @@ use tower::Service;
 use super::{Connection, ConnectionLimits};
 use crate::{
     drain::Tracker,
-    http2::{CONNECTION_WINDOW, STREAM_WINDOW},
+    http2::STREAM_WINDOW,
     net::{Wire, timer::Timer},
     protocol::body::Body,
 };
@@ -31,8 +31,7 @@ use metered_io::{MeteredIo, Verdict};
 const MAX_RESET_BY_US: usize = 128;
 
 /// What DATA frames of less than 256 bytes that nobody has taken yet may lack to that size, all together: it costs about
-/// as much again to hold them. Each message of a WebSocket may be one; with 50 bytes in each, the connection's window is
-/// full before this is.
+/// as much again to hold them. Each message of a WebSocket may be one: it is enough for what 16 hold of 50 bytes each.
 const SMALL_FRAMES: usize = 4 * 1024 * 1024;
 
 /// How long a connection that is told to go may take to hear it.
@@ -113,7 +112,9 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
     builder
         .max_concurrent_streams(options.max_streams)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        // That of all streams together, or a few that are held back would hold back the others. One connection may be
+        // that of a balancer, and its streams those of many clients.
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(options.max_streams))
         .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
         .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
         .data_frame_budget(SMALL_FRAMES)
