@@ -14,13 +14,16 @@ pub(crate) enum Limit {
 }
 
 /// Row and limit.
-pub(crate) const BARS: [(&str, Limit); 26] = [
+pub(crate) const BARS: [(&str, Limit); 28] = [
     ("echo 64 B, ws", Limit::Best(1.0)),
     ("echo 64 B, ws", Limit::Floor(1.1)),
     ("echo 64 B, wss", Limit::Best(0.95)),
     ("echo 4 KiB, ws", Limit::Best(1.0)),
     ("echo 4 KiB, ws", Limit::Floor(1.1)),
     ("echo 4 KiB, wss", Limit::Best(0.95)),
+    // nginx has no WebSockets over HTTP/2.
+    ("echo 64 B, h2", Limit::Haproxy(1.0)),
+    ("echo 4 KiB, h2", Limit::Haproxy(1.0)),
     ("push 256 B, ws", Limit::Best(1.0)),
     ("push 256 B, ws", Limit::Floor(1.1)),
     ("push 256 B, wss", Limit::Best(0.95)),

@@ -27,7 +27,7 @@ usage: bench compare [options]
 Runs every scenario through each proxy in turn and prints a Markdown table.
 
   --quick             less work and three rounds: under five minutes on two cores
-  --only NAME,..      only these: echo-64, echo-4k, push-256, big-1m, handshake, get, idle, latency
+  --only NAME,..      only these: echo-64, echo-4k, echo-h2, push-256, big-1m, handshake, get, idle, latency
   --peers NAME,..     only these: switchgate, nginx, haproxy, floor
   --workers N         threads of each proxy (default 1)
   --rounds N          rounds, of which the median is taken (default 5, quick 3)

@@ -3,8 +3,8 @@
 use crate::load::plan::Kind;
 
 /// Names that `--only` knows.
-pub(crate) const GROUPS: [&str; 8] =
-    ["echo-64", "echo-4k", "push-256", "big-1m", "handshake", "get", "idle", "latency"];
+pub(crate) const GROUPS: [&str; 9] =
+    ["echo-64", "echo-4k", "echo-h2", "push-256", "big-1m", "handshake", "get", "idle", "latency"];
 
 /// How the client speaks to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Secured {
     Full,
     /// wss, every TLS session resumed.
     Resumed,
+    /// wss, several WebSockets on each HTTP/2 connection (RFC 8441).
+    Http2,
 }
 
 /// The figure that a scenario ends in; less is better in each.
@@ -38,6 +40,7 @@ pub(crate) struct Scenario {
     pub(crate) kind: Kind,
     pub(crate) secured: Secured,
     pub(crate) metric: Metric,
+    /// WebSockets, where several share a connection.
     pub(crate) connections: usize,
     /// Payload bytes of a message.
     pub(crate) size: usize,
@@ -80,7 +83,7 @@ impl Scenario {
 
 /// All scenarios. `quick` does less of each; `most` is how many idle connections the limit of open files allows.
 pub(crate) fn all(quick: bool, most: usize) -> Vec<Scenario> {
-    use Secured::{Full, No, Resumed};
+    use Secured::{Full, Http2, No, Resumed};
     let amount = |quick_one: usize, full: usize| if quick { quick_one } else { full };
     let base = Scenario {
         group: "",
@@ -118,6 +121,11 @@ pub(crate) fn all(quick: bool, most: usize) -> Vec<Scenario> {
         found.push(Scenario { name: ping, connections: 1, size: 64, count, ..latency.clone() });
         let (kind, count) = (Kind::Push, amount(8_000, 40_000));
         found.push(Scenario { name: even, kind, size: 256, count, rate: 8_000, ..latency });
+    }
+    for (name, size, count) in
+        [("echo 64 B, h2", 64, amount(40_000, 200_000)), ("echo 4 KiB, h2", 4096, amount(20_000, 120_000))]
+    {
+        found.push(Scenario { group: "echo-h2", name, secured: Http2, size, count, ..base.clone() });
     }
     for (name, secured, count) in [
         ("handshake, ws", No, amount(3_000, 10_000)),

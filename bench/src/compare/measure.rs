@@ -64,7 +64,10 @@ fn plan(place: &Place, scenario: &Scenario, proxy: &Running, backend: u16) -> Pl
         _ if proxy.process.is_none() => (proxy.plain, Transport::Plain),
         secured => {
             let certificate = place.file("certificate.pem");
-            (proxy.tls, Transport::Tls { certificate, resume: secured == Secured::Resumed })
+            (
+                proxy.tls,
+                Transport::Tls { certificate, resume: secured == Secured::Resumed, http2: secured == Secured::Http2 },
+            )
         }
     };
     Plan {

@@ -77,8 +77,13 @@ fn order(peers: &[Peer], round: usize) -> Vec<Peer> {
 }
 
 fn one_round(place: &Place, scenario: &Scenario, order: &[Peer], rows: &mut [Row]) -> Result<()> {
-    // The floor speaks no TLS.
-    let takes_part = |peer: &Peer| *peer != Peer::Floor || scenario.secured == Secured::No;
+    let takes_part = |peer: &Peer| match peer {
+        // It speaks no TLS.
+        Peer::Floor => scenario.secured == Secured::No,
+        // It answers no extended CONNECT.
+        Peer::Nginx => scenario.secured != Secured::Http2,
+        _ => true,
+    };
     let base = (scenario.metric == Metric::AddedLatency).then_some(Peer::Direct);
     let mut found = vec![Round::new(); rows.len()];
     for peer in base.into_iter().chain(order.iter().copied().filter(takes_part)) {

@@ -8,7 +8,7 @@ use super::{
     place::Place,
     statistics::{self, Round},
 };
-use crate::{bars, scenario::Scenario};
+use crate::{bars, load::http2::SOCKETS_EACH, scenario::Scenario};
 
 /// A row of the table, still with every round.
 pub(super) struct Row {
@@ -133,6 +133,9 @@ impl Report<'_> {
         );
         if let Some(connections) = count("echo-64") {
             method += &format!("; echoes run on {connections} connections with one message under way on each");
+        }
+        if let Some(sockets) = count("echo-h2") {
+            method += &format!("; echoes over h2 run on {sockets} WebSockets, {SOCKETS_EACH} on a connection");
         }
         if let Some(connections) = count("idle") {
             method += &format!(

@@ -10,8 +10,8 @@ use crate::{Result, clock, wire};
 
 /// What is sent, and what must come back.
 pub(super) struct Exchange {
-    request: Vec<u8>,
-    reply: Vec<u8>,
+    pub(super) request: Vec<u8>,
+    pub(super) reply: Vec<u8>,
 }
 
 impl Exchange {

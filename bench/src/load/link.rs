@@ -38,10 +38,12 @@ impl Dialler {
     pub(super) fn new(address: SocketAddr, transport: &Transport) -> Result<Self> {
         let tls = match transport {
             Transport::Plain => None,
-            Transport::Tls { certificate, resume } => {
+            Transport::Tls { certificate, resume, http2 } => {
                 let certificate = CertificateDer::from_pem_file(certificate)
                     .map_err(|error| format!("cannot read {}: {error}", certificate.display()))?;
-                Some(Arc::new(client_config(certificate, *resume)?))
+                let mut config = client_config(certificate, *resume)?;
+                config.alpn_protocols = vec![if *http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+                Some(Arc::new(config))
             }
         };
         Ok(Self { address, tls })
@@ -76,7 +78,6 @@ fn client_config(certificate: CertificateDer<'static>, resume: bool) -> Result<C
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = if resume { Resumption::in_memory_sessions(4) } else { Resumption::disabled() };
     Ok(config)
 }

@@ -4,6 +4,7 @@
 //! that memory can be read meanwhile.
 
 mod exchange;
+pub(crate) mod http2;
 mod link;
 mod opening;
 pub(crate) mod plan;
@@ -45,6 +46,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut round = Round::new()?;
     let mut took = Vec::with_capacity(plan.count);
     let (messages, bytes) = match plan.kind {
+        Kind::Echo if matches!(plan.transport, Transport::Tls { http2: true, .. }) => {
+            echo_over_http2(&mut round, &dialler, &plan, &mut took)?
+        }
         Kind::Echo => echo(&mut round, &dialler, &plan, &mut took)?,
         Kind::Push => pushed(&mut round, &dialler, &plan, &mut took)?,
         Kind::Handshake => handshakes(&mut round, &plan, &mut took)?,
@@ -82,6 +86,17 @@ fn echo(round: &mut Round, dialler: &Dialler, plan: &Plan, took: &mut Vec<u64>) 
     took.clear();
     ready()?;
     exchange::run(round, &mut links, &exchange, Turn::All { messages: plan.count }, took)?;
+    let count = plan.count as u64;
+    Ok((2 * count, count * exchange.bytes() as u64))
+}
+
+fn echo_over_http2(round: &mut Round, dialler: &Dialler, plan: &Plan, took: &mut Vec<u64>) -> Result<(u64, u64)> {
+    let mut carriers = http2::open(round, dialler, plan.connections)?;
+    let exchange = Exchange::echo(plan.size);
+    http2::run(round, &mut carriers, &exchange, plan.count / WARM_UP, took)?;
+    took.clear();
+    ready()?;
+    http2::run(round, &mut carriers, &exchange, plan.count, took)?;
     let count = plan.count as u64;
     Ok((2 * count, count * exchange.bytes() as u64))
 }

@@ -38,6 +38,8 @@ pub(crate) enum Transport {
         certificate: PathBuf,
         /// Whether sessions are resumed.
         resume: bool,
+        /// Whether WebSockets share connections (RFC 8441).
+        http2: bool,
     },
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct Plan {
     pub(crate) proxy: SocketAddr,
     /// The backend itself, which is told when to push.
     pub(crate) backend: SocketAddr,
+    /// WebSockets, where several share a connection.
     pub(crate) connections: usize,
     /// Payload bytes of a message.
     pub(crate) size: usize,
@@ -76,9 +79,10 @@ impl Plan {
             format!("rate={rate}"),
             format!("together={together}"),
         ];
-        if let Transport::Tls { certificate, resume } = transport {
+        if let Transport::Tls { certificate, resume, http2 } = transport {
             arguments.push(format!("certificate={}", certificate.display()));
             arguments.push(format!("resume={resume}"));
+            arguments.push(format!("http2={http2}"));
         }
         arguments
     }
@@ -91,7 +95,11 @@ impl Plan {
         let known = Kind::ALL.iter().find(|(name, _)| *name == kind);
         let transport = match optional("certificate") {
             None => Transport::Plain,
-            Some(path) => Transport::Tls { certificate: path.into(), resume: optional("resume") == Some("true") },
+            Some(path) => Transport::Tls {
+                certificate: path.into(),
+                resume: optional("resume") == Some("true"),
+                http2: optional("http2") == Some("true"),
+            },
         };
         Ok(Self {
             kind: known.ok_or_else(|| format!("load knows no kind `{kind}`"))?.1,
@@ -150,7 +158,7 @@ mod tests {
             rate: 6,
             together: 7,
         };
-        let tls = Transport::Tls { certificate: "/tmp/a b.pem".into(), resume: true };
+        let tls = Transport::Tls { certificate: "/tmp/a b.pem".into(), resume: true, http2: true };
         for plan in [Plan { transport: tls, kind: Kind::Idle, ..plain.clone() }, plain] {
             assert_eq!(Plan::parse(&plan.to_arguments()).unwrap(), plan);
         }
