@@ -54,7 +54,8 @@ raw_table! {
         /// Most bytes held that a client sends before its request is answered, at most 1MiB. Default `64KiB`. Beyond it
         /// nothing more is read until then.
         max_early_bytes: Size,
-        /// Most streams at a time on one HTTP/2 connection, WebSockets among them; 1 to 1000. Default 128.
+        /// Most streams at a time on one HTTP/2 connection, WebSockets among them; 1 to 1000. Default 128. Each may make us
+        /// hold 64KiB each way.
         max_streams: usize,
         /// Longest silence inside a request or response body. Default `60s`.
         body_timeout: Span,
