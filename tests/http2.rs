@@ -286,6 +286,29 @@ async fn a_get_keeps_its_body() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_a_100_gets_it_once_its_body_is_wanted() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let mut http2 = gate.http2().await;
+    let text = "POST / HTTP/1.1\r\nHost: gate.test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let (mut response, mut send) = http2.requests.send_request(http2_request(text), false).unwrap();
+    let told = std::future::poll_fn(|cx| response.poll_informational(cx));
+    assert_eq!(within("a word", told).await.unwrap().unwrap().status(), 100);
+    send.send_data(Bytes::from_static(b"abc"), true).unwrap();
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    assert_eq!(peer.take(3).await, b"abc");
+    peer.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(within("response", response).await.unwrap().status(), 204);
+    // A refusal asks for no body.
+    let refused = http2_request(&text.replace("POST / ", "POST /../ "));
+    let (mut response, _send) = http2.requests.send_request(refused, false).unwrap();
+    let told = std::future::poll_fn(|cx| response.poll_informational(cx));
+    assert!(within("no word", told).await.is_none());
+    assert_eq!(within("response", response).await.unwrap().status(), 400);
+}
+
+#[tokio::test]
 async fn a_request_that_is_taken_back_is_taken_back_upstream() {
     let mut upstream = Upstream::start().await;
     let gate = Gate::before(&upstream.url, "", "").await;

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 use super::Lease;
 use crate::{
@@ -33,25 +34,32 @@ pub struct Inbound {
     length: Option<u64>,
     limit: Option<Duration>,
     silence: Timer,
+    wanted: Option<Arc<Notify>>,
     _lease: Option<Lease>,
 }
 
 impl Inbound {
     /// A body of nothing.
     pub fn none() -> Self {
-        Self { stream: None, length: Some(0), limit: None, silence: Timer::default(), _lease: None }
+        Self { stream: None, length: Some(0), limit: None, silence: Timer::default(), wanted: None, _lease: None }
     }
 
     /// Without a limit on its silence. The length is what the head says; the connection sees to it that it is true.
     pub fn new(head: &HeaderMap, stream: RecvStream) -> Self {
         let length = head.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream: Some(stream), length, limit: None, silence: Timer::default(), _lease: None }
+        Self { stream: Some(stream), length, limit: None, silence: Timer::default(), wanted: None, _lease: None }
     }
 
     /// The same that keeps its connection from being taken for idle.
     #[must_use]
     pub fn holding(self, lease: Lease) -> Self {
         Self { _lease: Some(lease), ..self }
+    }
+
+    /// The same that tells when it is asked for the first time.
+    #[must_use]
+    pub fn telling(self, wanted: &Arc<Notify>) -> Self {
+        Self { wanted: Some(Arc::clone(wanted)), ..self }
     }
 
     /// The same that breaks when nothing comes for `limit`.
@@ -62,6 +70,9 @@ impl Inbound {
 
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        if let Some(wanted) = self.wanted.take() {
+            wanted.notify_one();
+        }
         if let Some(data) = ready!(stream.poll_data(cx)) {
             let data = data?;
             // Whoever asked takes it now: the window opens as fast as the other side takes.

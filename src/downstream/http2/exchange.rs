@@ -1,13 +1,16 @@
 //! One request over HTTP/2 and its answer, or the WebSocket that it becomes.
 
-use std::{convert::Infallible, future::poll_fn, sync::Arc};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tower::{Service, ServiceExt};
 
 use super::super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch};
@@ -22,6 +25,7 @@ use crate::{
         http2 as protocol,
         http2::Asked,
         request_framing::FramingError,
+        token_list,
     },
 };
 
@@ -53,10 +57,13 @@ pub(super) async fn serve<S>(
         }
     };
     head.extensions.insert(connection);
+    // A client that waits for a 100 is told once its body is asked for (RFC 9110 section 10.1.1): a refusal spares it.
+    let mut waits = token_list::contains(&head.headers, &EXPECT, "100-continue");
+    let wanted = Arc::new(Notify::new());
     let (switch, pending) = oneshot::channel();
     let (request, stream) = match asked {
         Asked::Response => {
-            let body = Inbound::new(&head.headers, stream).within(limits.body_timeout);
+            let body = Inbound::new(&head.headers, stream).within(limits.body_timeout).telling(&wanted);
             let body = if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() };
             (Request::from_parts(head, body), None)
         }
@@ -72,10 +79,20 @@ pub(super) async fn serve<S>(
             (Request::from_parts(head, bodies::empty()), Some(stream))
         }
     };
-    let answered = tokio::select! {
-        answered = service.oneshot(request) => answered,
-        // Taken back before its answer: whatever is done for it ends here.
-        _gone = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    let mut answer = pin!(service.oneshot(request));
+    let answered = loop {
+        tokio::select! {
+            answered = &mut answer => break answered,
+            // Taken back before its answer: whatever is done for it ends here.
+            _gone = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            () = wanted.notified(), if waits => {
+                waits = false;
+                let mut go_on = Response::new(());
+                *go_on.status_mut() = StatusCode::CONTINUE;
+                // A stream that is gone shows above.
+                let _gone = respond.send_informational(go_on);
+            }
+        }
     };
     let response = match answered {
         Ok(response) => response,

@@ -27,7 +27,7 @@ use crate::{
 };
 use metered_io::{MeteredIo, Verdict};
 
-/// Streams that were reset by us and not yet by the client; a client that makes us reset more has its connection ended.
+/// Streams that a client may make us reset in a connection's life, those beyond `max_streams` among them; then it ends.
 const MAX_RESET_BY_US: usize = 128;
 
 /// What DATA frames of less than 256 bytes that nobody has taken yet may lack to that size, all together: it costs about
@@ -99,9 +99,10 @@ pub async fn serve_http2<S>(
     match ended {
         Ended::Closed => {}
         Ended::Broken(error) => tracing::debug!(%remote, %error, "downstream connection ended early"),
-        Ended::Flood => {
+        Ended::Flood(why) => {
             let listener = &session.connection.listener;
-            tracing::info!(%listener, client = %remote, rule = "http2-flood", "HTTP/2 connection ended: too many frames that ask for nothing");
+            let why = why.map_or_else(|| "too many frames that ask for nothing".to_owned(), |why| why.to_string());
+            tracing::info!(%listener, client = %remote, rule = "http2-flood", why, "HTTP/2 connection ended");
         }
     }
 }
@@ -131,14 +132,15 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
 enum Ended {
     Closed,
     Broken(h2::Error),
-    Flood,
+    /// In a word of the library, where that has found it.
+    Flood(Option<h2::Error>),
 }
 
 impl Ended {
     /// Some floods the library finds by itself: header blocks without end, and resets that it is made to send.
     fn by(error: h2::Error) -> Self {
         let is_flood = error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-        if is_flood { Self::Flood } else { Self::Broken(error) }
+        if is_flood { Self::Flood(Some(error)) } else { Self::Broken(error) }
     }
 }
 
@@ -204,7 +206,7 @@ where
             self.http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
         if self.http2.poll_closed(cx).is_ready() || self.farewell.poll_elapsed(cx) {
-            return Poll::Ready(Ended::Flood);
+            return Poll::Ready(Ended::Flood(None));
         }
         Poll::Pending
     }
