@@ -7,7 +7,11 @@ use std::{io, sync::Arc, thread};
 
 use tokio::{io::AsyncWriteExt, runtime, sync::oneshot};
 
-use super::{Bound, BoundListener, BoundTls, ServerError, connection_limits};
+use super::{
+    Bound, ServerError,
+    bind::{BoundListener, BoundTls},
+    connection_limits,
+};
 use crate::{
     admission::ClientConnections,
     config::model::{Model, ProxyProtocol},
