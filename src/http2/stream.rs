@@ -71,14 +71,18 @@ impl AsyncWrite for Http2Stream {
         // Asked for with bytes in hand, and never more than those: what a stream holds of the connection's window,
         // others go without.
         this.send.reserve_capacity(wanted);
-        while this.send.capacity() == 0 {
-            match ready!(this.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        let granted = loop {
+            // Each look takes the lock of the connection.
+            match this.send.capacity() {
+                0 => match ready!(this.send.poll_capacity(cx)) {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                },
+                granted => break granted,
             }
-        }
-        let now = bytes.get(..wanted.min(this.send.capacity())).unwrap_or(bytes);
+        };
+        let now = bytes.get(..wanted.min(granted)).unwrap_or(bytes);
         this.send.send_data(Bytes::copy_from_slice(now), false).map_err(broken)?;
         Poll::Ready(Ok(now.len()))
     }

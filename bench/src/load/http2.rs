@@ -128,8 +128,8 @@ fn advance(connection: &mut Connection<Link>, cx: &mut Context<'_>) -> Result<()
     }
 }
 
-/// Runs exchanges on all WebSockets at once, each as soon as its last echo is back, until so many `messages` were begun;
-/// `took` gets the nanoseconds of each.
+/// Runs exchanges on all WebSockets at once, each as soon as its last echo is back, until so many `messages` were
+/// begun; `took` gets the nanoseconds of each.
 pub(super) fn run(
     round: &mut Round,
     carriers: &mut [Carrier],
@@ -218,6 +218,23 @@ impl AsyncWrite for Link {
             0 => Poll::Pending,
             count => Poll::Ready(Ok(count)),
         }
+    }
+
+    /// A frame is written at once, head and all: one TLS record, as browsers make it.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = Vec::new();
+        for slice in slices {
+            bytes.extend_from_slice(slice);
+        }
+        self.poll_write(cx, &bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
