@@ -19,7 +19,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{ConnectionLimits, Malformed, state::State};
+use super::{ConnectionLimits, Malformed, state::State, took_nothing};
 use crate::{
     net::{Wire, timer::Timer},
     protocol::{
@@ -293,16 +293,7 @@ impl StrictIo {
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.write_timer.stop();
-            return polled;
-        }
-        self.write_timer.start_if_idle(self.limits.write_timeout);
-        if self.write_timer.poll_elapsed(cx) {
-            let text = "the client took no bytes for longer than limits.write_timeout";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
-        }
-        Poll::Pending
+        self.write_timer.watch_write(cx, polled, self.limits.write_timeout, took_nothing)
     }
 
     fn poll_send_switching(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

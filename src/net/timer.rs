@@ -1,6 +1,12 @@
 //! A wait inside a polled stream.
 
-use std::{future::Future, pin::Pin, task::Context, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -48,6 +54,22 @@ impl Timer {
             armed.as_mut().reset(until);
         }
         false
+    }
+
+    /// Passes on what a write came to; once the peer has taken nothing for `limit`, it fails with `late`.
+    pub fn watch_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        limit: Duration,
+        late: impl FnOnce() -> io::Error,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stop();
+            return polled;
+        }
+        self.start_if_idle(limit);
+        if self.poll_elapsed(cx) { Poll::Ready(Err(late())) } else { Poll::Pending }
     }
 }
 

@@ -64,15 +64,9 @@ impl PooledIo {
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.write_timer.stop();
-            return polled;
-        }
-        self.write_timer.start_if_idle(self.write_limit);
-        if self.write_timer.poll_elapsed(cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout(self.write_limit))));
-        }
-        Poll::Pending
+        let limit = self.write_limit;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, WriteTimeout(limit));
+        self.write_timer.watch_write(cx, polled, limit, late)
     }
 }
 

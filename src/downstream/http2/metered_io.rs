@@ -16,6 +16,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::super::took_nothing;
 use crate::{
     net::{Wire, timer::Timer},
     protocol::http2_meter::Meter,
@@ -50,16 +51,7 @@ impl MeteredIo {
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.write_timer.stop();
-            return polled;
-        }
-        self.write_timer.start_if_idle(self.write_timeout);
-        if self.write_timer.poll_elapsed(cx) {
-            let text = "the client took no bytes for longer than limits.write_timeout";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
-        }
-        Poll::Pending
+        self.write_timer.watch_write(cx, polled, self.write_timeout, took_nothing)
     }
 }
 
