@@ -44,6 +44,14 @@ struct Socket {
     received: usize,
 }
 
+/// What has come of an echo.
+#[derive(PartialEq, Eq)]
+enum Echo {
+    Nothing,
+    Part,
+    Whole { began: u64 },
+}
+
 /// Opens `count` WebSockets, [`SOCKETS_EACH`] on a connection.
 pub(super) fn open(round: &mut Round, dialler: &Dialler, count: usize) -> Result<Vec<Carrier>> {
     let mut openings = Vec::new();
@@ -155,11 +163,14 @@ pub(super) fn run(
     round.drive("echo over HTTP/2", |at, _, _| {
         let Some(Carrier { connection, sockets }) = carriers.get_mut(at) else { return Ok(ControlFlow::Continue(())) };
         loop {
-            // Once more after a message was begun: it is written here, and what is read with it brings no event.
+            // Once more after something came: what follows from it, a message or a window that opens, is written here,
+            // and what is read with it brings no event.
             advance(connection, cx)?;
-            let before = to_begin;
+            let mut stirred = false;
             for socket in &mut *sockets {
-                let Some(began) = socket.poll_echo(cx, &exchange.reply)? else { continue };
+                let echo = socket.poll_echo(cx, &exchange.reply)?;
+                stirred |= echo != Echo::Nothing;
+                let Echo::Whole { began } = echo else { continue };
                 took.push(clock::now().saturating_sub(began));
                 to_finish -= 1;
                 if to_begin > 0 {
@@ -167,7 +178,7 @@ pub(super) fn run(
                     socket.begin(&request)?;
                 }
             }
-            if to_begin == before {
+            if !stirred {
                 break;
             }
         }
@@ -182,8 +193,9 @@ impl Socket {
         Ok(self.send.send_data(request.clone(), false)?)
     }
 
-    /// Takes what has come. When the whole echo is there, the time at which its message began.
-    fn poll_echo(&mut self, cx: &mut Context<'_>, reply: &[u8]) -> Result<Option<u64>> {
+    /// Takes what has come.
+    fn poll_echo(&mut self, cx: &mut Context<'_>, reply: &[u8]) -> Result<Echo> {
+        let mut echo = Echo::Nothing;
         while let Poll::Ready(came) = self.receive.poll_data(cx) {
             let bytes = came.ok_or("closed in the middle of an exchange")??;
             self.receive.flow_control().release_capacity(bytes.len())?;
@@ -191,11 +203,14 @@ impl Socket {
                 return Err("what came back is not what was sent".into());
             }
             self.received += bytes.len();
-            if self.received == reply.len() {
-                return Ok(self.began.take());
+            echo = Echo::Part;
+            if self.received == reply.len()
+                && let Some(began) = self.began.take()
+            {
+                return Ok(Echo::Whole { began });
             }
         }
-        Ok(None)
+        Ok(echo)
     }
 }
 
