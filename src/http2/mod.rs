@@ -1,10 +1,12 @@
-//! What both sides have of HTTP/2: bodies under its windows, and one stream as a byte stream.
+//! What both sides have of HTTP/2: bodies under its windows, a stream as bytes, reads and writes in batches.
 
+mod batched_io;
 pub mod body;
 mod stream;
 
 use std::sync::Arc;
 
+pub use batched_io::{Batch, BatchedIo};
 pub use stream::Http2Stream;
 
 /// What the windows of both sides are. A stream that nobody reads holds so much and no more; RFC 9113 §6.9.2 has nearly

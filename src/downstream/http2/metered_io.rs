@@ -1,7 +1,6 @@
 //! The stream that an HTTP/2 connection reads and writes: it counts what is noise, and ends when nothing is taken.
 
 use std::{
-    cell::Cell,
     io,
     pin::Pin,
     sync::{
@@ -22,14 +21,6 @@ use crate::{
     net::{Wire, timer::Timer},
     protocol::http2_meter::Meter,
 };
-
-/// What a TLS record carries (RFC 8446 §5.1).
-const MOST_GATHERED: usize = 16 * 1024;
-
-thread_local! {
-    /// Where the pieces of a write are put together; a connection owns none.
-    static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// Whether a peer was found to send too much noise; shared by the stream and whoever serves the connection.
 #[derive(Clone, Debug, Default)]
@@ -90,27 +81,6 @@ impl AsyncWrite for MeteredIo {
         Poll::Ready(Ok(count))
     }
 
-    /// Head and payload of a frame leave together: apart they would be two TLS records, and two system calls.
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut gathered = GATHERED.take();
-        gathered.clear();
-        for slice in slices {
-            let room = MOST_GATHERED.saturating_sub(gathered.len());
-            gathered.extend_from_slice(slice.get(..room).unwrap_or(slice));
-        }
-        let polled = self.poll_write(cx, &gathered);
-        GATHERED.set(gathered);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_flush(cx);
@@ -129,20 +99,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-
-    #[tokio::test]
-    async fn the_pieces_of_a_frame_leave_in_one_write_and_in_order() {
-        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
-        let mut io = MeteredIo::new(Wire::boxed(ours), Verdict::default(), Duration::from_secs(1));
-        let (head, payload) = ([1; 9], vec![2; 20_000]);
-        let slices = [io::IoSlice::new(&head), io::IoSlice::new(&payload)];
-        let count = io.write_vectored(&slices).await.unwrap();
-        assert_eq!(count, MOST_GATHERED);
-        io.write_all(&payload[count - head.len()..]).await.unwrap();
-        let mut came = vec![0; head.len() + payload.len()];
-        theirs.read_exact(&mut came).await.unwrap();
-        assert!(came == [&head[..], &payload].concat());
-    }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_is_waited_for_so_long_and_no_longer() {

@@ -21,7 +21,7 @@ use tower::Service;
 use super::{Connection, ConnectionLimits};
 use crate::{
     drain::Tracker,
-    http2::STREAM_WINDOW,
+    http2::{Batch, BatchedIo, STREAM_WINDOW},
     net::{Wire, timer::Timer},
     protocol::body::Body,
 };
@@ -59,7 +59,7 @@ pub async fn serve_http2<S>(
     S::Future: Send,
 {
     let verdict = Verdict::default();
-    let io = MeteredIo::new(io, verdict.clone(), limits.write_timeout);
+    let (io, batch) = BatchedIo::new(MeteredIo::new(io, verdict.clone(), limits.write_timeout));
     let remote = connection.remote;
     let begun = tokio::select! {
         begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
@@ -73,8 +73,10 @@ pub async fn serve_http2<S>(
     let mut idle = Timer::default();
     // The first request has as long as it would have in HTTP/1.1; from then on it is a wait for a further one.
     idle.start(limits.head_timeout);
+    batch.gather();
     let mut session = Session {
         http2,
+        batch,
         exchanges: FuturesUnordered::new(),
         connection: Arc::new(connection),
         limits,
@@ -146,7 +148,8 @@ impl Ended {
 
 /// A connection at work. All its requests run in its task; a WebSocket leaves it for a task of its own.
 struct Session<S> {
-    http2: server::Connection<MeteredIo, Bytes>,
+    http2: server::Connection<BatchedIo<MeteredIo>, Bytes>,
+    batch: Batch<MeteredIo>,
     exchanges: FuturesUnordered<BoxFuture<'static, ()>>,
     connection: Arc<Connection>,
     limits: Arc<ConnectionLimits>,
@@ -212,6 +215,12 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let polled = self.poll_all(cx);
+        self.batch.send(cx);
+        polled
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Poll::Ready(ended) = self.poll_http2(cx) {
             return Poll::Ready(ended);
         }
