@@ -3,10 +3,10 @@
 //! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
 //! it was skipped and why, and passes.
 
+mod autobahn;
 mod tls_scan;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,7 +18,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
     sync::mpsc,
-    task::JoinSet,
     time::timeout,
 };
 
@@ -323,96 +322,4 @@ async fn chromium_opens_its_websocket_on_the_http2_connection_of_its_page() {
     let opened = gate.event("websocket opened").await;
     assert_eq!((&opened["http2"], &opened["origin"]), (&true.into(), &format!("https://localhost:{gate_port}").into()));
     browser.kill().await.unwrap();
-}
-
-/// Case by case what Autobahn says of each of its agents.
-fn verdicts(report: &Path) -> BTreeMap<String, BTreeMap<String, (String, String)>> {
-    let text = std::fs::read_to_string(report).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let word = |case: &serde_json::Value, key: &str| case[key].as_str().unwrap_or_default().to_owned();
-    let agents = report.as_object().unwrap().iter().map(|(agent, cases)| {
-        let cases = cases.as_object().unwrap().iter();
-        let cases = cases.map(|(id, case)| (id.clone(), (word(case, "behavior"), word(case, "behaviorClose"))));
-        (agent.clone(), cases.collect())
-    });
-    agents.collect()
-}
-
-#[tokio::test]
-async fn autobahn_says_the_same_with_and_without_the_gate() {
-    let python = installed().join("python2.7");
-    if !python.exists() {
-        // The suite is Python 2 source, and not every machine has one.
-        eprintln!("skipped: Autobahn needs a Python 2.7, and {} is missing (run .ci/run)", python.display());
-        return;
-    }
-    if !present("Node's ws", &installed().join("node_modules/ws")) {
-        return;
-    }
-    let (_child, url) = backend(&mut node("ws_server.mjs")).await;
-    let mut runs = JoinSet::new();
-    runs.spawn(suite("direct", url.replace("http", "ws")));
-    let mut gates = Vec::new();
-    for frames in ["off", "observe", "enforce"] {
-        let gate = gate_that_frames(&url, frames).await;
-        runs.spawn(suite(frames, format!("ws://{}", gate.addresses[0])));
-        gates.push(gate);
-    }
-    let verdicts: BTreeMap<_, _> = runs.join_all().await.into_iter().collect();
-    let direct = &verdicts["direct"];
-    assert!(direct.len() > 200, "only {} cases ran", direct.len());
-    let mut worse = Vec::new();
-    for (case, verdict) in direct {
-        for frames in ["off", "observe", "enforce"] {
-            let gated = verdicts[frames].get(case).unwrap_or_else(|| panic!("no verdict on case {case}, {frames}"));
-            let may_be_better = frames == "enforce";
-            let as_good = rank(&gated.0) <= rank(&verdict.0) && rank(&gated.1) <= rank(&verdict.1);
-            if gated != verdict && !(may_be_better && as_good) {
-                worse.push(format!("case {case}, frames = {frames}: {gated:?}, without the gate {verdict:?}"));
-            }
-        }
-    }
-    assert!(worse.is_empty(), "\n{}", worse.join("\n"));
-    let failed = direct.values().filter(|(behavior, _)| behavior == "FAILED").count();
-    eprintln!("autobahn: {} cases, {failed} failed without the gate; none is worse behind it", direct.len());
-}
-
-/// How bad a verdict is.
-fn rank(verdict: &str) -> u8 {
-    match verdict {
-        "OK" => 0,
-        "NON-STRICT" => 1,
-        "INFORMATIONAL" => 2,
-        "UNCLEAN" | "UNIMPLEMENTED" => 3,
-        _ => 4,
-    }
-}
-
-async fn gate_that_frames(url: &str, frames: &str) -> Proxy {
-    let front = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n";
-    Proxy::start(&format!("{front}frames = \"{frames}\"\n[upstream.u]\nurl = \"{url}\"\n")).await
-}
-
-/// Runs Autobahn against one server; the verdicts on behaviour and close, by case.
-async fn suite(agent: &'static str, url: String) -> (&'static str, BTreeMap<String, (String, String)>) {
-    let folder = tempfile::tempdir().unwrap();
-    let spec = serde_json::json!({
-        "outdir": folder.path().join("reports"),
-        "servers": [{ "agent": agent, "url": url }],
-        "cases": ["*"],
-        // Long runs of large and compressed messages: they time the echo server, and the gate passes bytes.
-        "exclude-cases": ["9.7.*", "9.8.*", "12.2.*", "12.3.*", "12.4.*", "12.5.*", "13.2.*", "13.3.*", "13.4.*", "13.5.*", "13.6.*", "13.7.*"],
-        "exclude-agent-cases": {},
-    });
-    let spec_path = folder.path().join("spec.json");
-    std::fs::write(&spec_path, spec.to_string()).unwrap();
-    let log = std::fs::File::create(folder.path().join("log")).unwrap();
-    let mut suite = Command::new(installed().join("python2.7"));
-    suite.arg(installed().join("py27/bin/wstest")).args(["-m", "fuzzingclient", "-s"]).arg(&spec_path);
-    suite.env("PYTHONPATH", installed().join("py27")).current_dir(folder.path()).kill_on_drop(true);
-    suite.stdout(log.try_clone().unwrap()).stderr(log);
-    let status = timeout(Duration::from_secs(900), suite.status()).await.expect("an end of the suite").unwrap();
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-    assert!(status.success(), "{}", log.chars().rev().take(2000).collect::<String>().chars().rev().collect::<String>());
-    (agent, verdicts(&folder.path().join("reports/index.json")).remove(agent).unwrap())
 }
