@@ -271,6 +271,32 @@ async fn plain_requests_keep_their_bodies_trailers_and_cookies() {
 }
 
 #[tokio::test]
+async fn each_answer_has_a_date_and_that_of_the_upstream_goes_first() {
+    const YEARS_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "path = \"/\"\nwebsocket = false", "").await;
+    let mut http2 = gate.http2().await;
+    let get = |path: &str| http2_request(&format!("GET {path} HTTP/1.1\r\nHost: gate.test\r\n\r\n"));
+    let open = http2.ask(get("/"));
+    let (fresh, mut peer) = tokio::join!(open, async {
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        peer.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+        peer
+    });
+    let (kept, ()) = tokio::join!(http2.ask(get("/")), async {
+        peer.head().await;
+        peer.send(&format!("HTTP/1.1 204 No Content\r\nDate: {YEARS_AGO}\r\n\r\n")).await;
+    });
+    let ours = http2.ask(get("/..")).await;
+    assert_eq!((ours.status, kept.field("date")), (400, Some(YEARS_AGO)));
+    for answer in [fresh, ours] {
+        let date = httpdate::parse_http_date(answer.field("date").unwrap()).unwrap();
+        assert!(date.elapsed().unwrap() < Duration::from_secs(60), "{date:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_get_keeps_its_body() {
     let mut upstream = Upstream::start().await;
     let gate = Gate::before(&upstream.url, "", "").await;

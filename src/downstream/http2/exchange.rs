@@ -1,12 +1,18 @@
 //! One request over HTTP/2 and its answer, or the WebSocket that it becomes.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT},
+    header::{CONTENT_LENGTH, DATE, EXPECT},
 };
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -129,16 +135,44 @@ pub(super) async fn serve<S>(
 
 fn reply(
     respond: &mut SendResponse<Bytes>,
-    head: http::response::Parts,
+    mut head: http::response::Parts,
     ends: bool,
 ) -> Result<SendStream<Bytes>, h2::Error> {
+    if !head.headers.contains_key(DATE)
+        && let Some(date) = date(SystemTime::now())
+    {
+        head.headers.insert(DATE, date);
+    }
     respond.send_response(Response::from_parts(head, ()), ends).inspect_err(|error| {
         tracing::debug!(%error, "a response could not be sent");
         respond.send_reset(Reason::INTERNAL_ERROR);
     })
 }
 
+/// Whoever has a clock says when, where an upstream did not (RFC 9110 section 6.6.1); hyper does it over HTTP/1.1.
+///
+/// `None` where the clock is not set: the format knows the years 1970 to 9999.
+fn date(now: SystemTime) -> Option<HeaderValue> {
+    const END: Duration = Duration::from_secs(253_402_300_800);
+    now.duration_since(UNIX_EPOCH).ok().filter(|since| *since < END)?;
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).ok()
+}
+
 fn random() -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).is_ok().then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_told_by_a_clock_that_is_set() {
+        let at = |secs| date(UNIX_EPOCH + Duration::from_secs(secs));
+        assert_eq!(at(784_111_777).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(at(253_402_300_799).unwrap(), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(at(253_402_300_800), None);
+        assert_eq!(date(UNIX_EPOCH - Duration::from_secs(1)), None);
+    }
 }
