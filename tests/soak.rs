@@ -31,6 +31,10 @@ const KEPT_PIPES: usize = 2 * 8 * WORKERS;
 /// How far the private memory may end above its level after the warm-up: what the allocator keeps in pieces.
 const MEMORY_BOUND: u64 = 8 << 20;
 
+/// How often the load may end above that. A leak does each time; pages that the allocator holds in pieces come to a level
+/// and stay there, and on a busy machine that level is not always reached in the warm-up.
+const ROUNDS: usize = 3;
+
 /// How long the allocator has for that: on a busy machine its decay of a second takes ten.
 const CALM: Duration = Duration::from_secs(40);
 
@@ -299,26 +303,35 @@ async fn everything_at_once_leaves_nothing_behind() {
     peak(&address).await;
     load(&address, 1, Duration::from_secs(seconds.clamp(1, 30))).await;
     let warm_files = settled(&process, first).await;
-    let warm = process.private_memory();
-    let done = load(&address, 2, Duration::from_secs(seconds)).await;
-    let last_files = settled(&process, first).await;
-    let last = memory_at_rest(&process, warm + MEMORY_BOUND).await;
+    let mut memory = vec![process.private_memory()];
+    let mut done = [0; KINDS];
+    let mut last_files = warm_files;
+    for seed in 2..2 + ROUNDS as u64 {
+        let round = load(&address, seed, Duration::from_secs(seconds)).await;
+        done.iter_mut().zip(round).for_each(|(done, round)| *done += round);
+        last_files = settled(&process, first).await;
+        let bound = memory[memory.len() - 1] + MEMORY_BOUND;
+        memory.push(memory_at_rest(&process, bound).await);
+        if memory[memory.len() - 1] <= bound {
+            break;
+        }
+    }
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));
     let (opened, ended) = counted.await.unwrap();
     eprintln!(
         "soak of {seconds} s: {} times something, of each kind {done:?}; {opened} WebSockets opened, {ended} ended; \
          open files {first:?} at first, {warm_files:?} warm, {last_files:?} at last; \
-         private memory {} KiB warm, {} KiB at last",
+         private memory {:?} KiB, warm and after each round",
         done.iter().sum::<u64>(),
-        warm >> 10,
-        last >> 10,
+        memory.iter().map(|bytes| bytes >> 10).collect::<Vec<_>>(),
     );
     assert!(done.iter().all(|&times| times > 0), "{done:?}");
     assert_eq!(opened, ended);
     assert_eq!((last_files.sockets, last_files.others), (first.sockets, first.others));
     assert!(last_files.pipes <= first.pipes + KEPT_PIPES, "{last_files:?}");
-    assert!(last <= warm + MEMORY_BOUND, "{last} bytes at last, {warm} after the warm-up");
+    let [.., before, last] = memory[..] else { unreachable!("a round was run") };
+    assert!(last <= before + MEMORY_BOUND, "each of {ROUNDS} rounds took more: {memory:?}");
 }
 
 #[tokio::test]
