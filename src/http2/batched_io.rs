@@ -6,9 +6,10 @@
 
 use std::{
     cell::Cell,
+    future::{Future, poll_fn},
     io, mem,
     ops::Range,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
@@ -66,6 +67,18 @@ impl<T> BatchedIo<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Batch<T> {
+    /// `connection` with a turn for each time that it is polled.
+    pub async fn turns<F: Future>(self, connection: F) -> F::Output {
+        self.gather();
+        let mut connection = pin!(connection);
+        poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            self.send(cx);
+            polled
+        })
+        .await
+    }
+
     /// From now on there are turns: so much is read in one, and what is written leaves at its end, unless it is too
     /// much.
     pub fn gather(&self) {

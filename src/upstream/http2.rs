@@ -35,7 +35,7 @@ use crate::{
     config::model::Upstream,
     drain::Tracker,
     http2::{
-        Http2Stream, Lease, STREAM_WINDOW,
+        BatchedIo, Http2Stream, Lease, STREAM_WINDOW,
         body::{self, Inbound, SendError},
     },
     net::{
@@ -183,7 +183,8 @@ impl Shared {
             .max_header_list_size(u32::try_from(MAX_BUFFER).unwrap_or(u32::MAX))
             .enable_push(false);
         let limit = self.upstream.dial_timeout;
-        let begun = timeout(limit, builder.handshake::<_, Bytes>(wire)).await;
+        let (io, batch) = BatchedIo::new(wire);
+        let begun = timeout(limit, builder.handshake::<_, Bytes>(io)).await;
         let (requests, mut connection) = match begun {
             Ok(begun) => begun.map_err(failed)?,
             Err(_) => return Err(UpstreamError::ResponseTimeout(limit)),
@@ -195,7 +196,7 @@ impl Shared {
         let (shared, name) = (Arc::downgrade(self), self.upstream.name.clone());
         let idle_limit = self.upstream.pool_idle_timeout;
         self.tracker.background(async move {
-            let mut connection = pin!(connection);
+            let mut connection = pin!(batch.turns(connection));
             let ended = tokio::select! {
                 ended = &mut connection => ended,
                 // Gone with its last handle: with no stream left, the connection ends by itself.
