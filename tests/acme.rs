@@ -1,6 +1,7 @@
 //! Certificates from an ACME server: how they come, how they are renewed, and what happens when they do not.
 
 mod failures;
+mod restarts;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 

@@ -5,6 +5,7 @@
 
 mod client;
 mod order;
+mod rest;
 mod schedule;
 mod storage;
 
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    config::model::{Acme, Challenge, ExternalAccount, PairFiles},
+    config::model::{Acme, ExternalAccount, PairFiles},
     drain::Tracker,
     net::{
         certificates,
@@ -31,6 +32,7 @@ use crate::{
 };
 use client::Client;
 use order::{OrderError, Ordering};
+use rest::Whose;
 use schedule::Failure;
 use storage::Storage;
 
@@ -116,16 +118,28 @@ impl Host {
     fn all(wanted: Wanted, challenges: &Arc<Challenges>) -> Vec<Self> {
         let Wanted { listener, acme } = wanted;
         let acme = Arc::new(acme);
-        let host = |name: &String| Self {
-            listener: Arc::clone(&listener),
-            acme: Arc::clone(&acme),
-            name: name.clone(),
-            challenges: Arc::clone(challenges),
-            rests_until: Instant::now(),
-            failed: 0,
-            unsaved: None,
+        let host = |name: &String| {
+            let mut host = Self {
+                listener: Arc::clone(&listener),
+                acme: Arc::clone(&acme),
+                name: name.clone(),
+                challenges: Arc::clone(challenges),
+                rests_until: Instant::now(),
+                failed: 0,
+                unsaved: None,
+            };
+            // Where nothing is due, no failure counts any more.
+            if host.until_due().is_none_or(|(wait, _)| wait.is_zero()) {
+                let (failed, rest) = rest::resume(host.whose());
+                (host.failed, host.rests_until) = (failed, Instant::now() + rest);
+            }
+            host
         };
         acme.hosts.iter().map(host).collect()
+    }
+
+    fn whose(&self) -> Whose<'_> {
+        Whose { listener: &self.listener, acme: &self.acme, host: &self.name }
     }
 
     /// Does what is due, and answers how long nothing will be.
@@ -149,31 +163,52 @@ impl Host {
     }
 
     async fn attempt(&mut self) {
-        let pace = self.acme.pace;
-        let told = match self.renew().await {
-            Ok(Done::Issued) => {
-                self.failed = 0;
-                self.rests_until = Instant::now() + pace.between;
+        // As they are now: what is mended meanwhile has not failed yet.
+        let settings = self.whose().settings();
+        let (storage, done) = match Storage::take(&self.acme.storage) {
+            Ok(Some(storage)) => {
+                let done = self.renew(&storage).await;
+                (Some(storage), done)
+            }
+            Ok(None) => {
+                tracing::info!(
+                    listener = %self.listener,
+                    host = %self.name,
+                    "another process orders with this storage; waiting for it"
+                );
+                self.rests_until = Instant::now() + self.acme.pace.locked;
                 return;
             }
-            Ok(Done::ByAnother) => {
-                self.failed = 0;
-                return;
-            }
-            Ok(Done::Locked) => {
-                self.rests_until = Instant::now() + pace.locked;
-                return;
-            }
-            Err(failed) => failed,
+            Err(error) => (None, Err(Failed { error: error.into(), told: None })),
         };
-        let Failed { error, told } = told;
-        self.failed = self.failed.saturating_add(1);
-        let chance = getrandom::u32().map_or(0, |random| random.to_le_bytes()[0]);
-        let failure = Failure { count: self.failed, refusal: error.is_refusal(), told, chance };
-        let pause = schedule::pause(&pace, failure);
-        self.rests_until = Instant::now() + pause;
+        match done {
+            Ok(done) => {
+                self.failed = 0;
+                if let Done::Issued = done {
+                    self.rests_until = Instant::now() + self.acme.pace.between;
+                }
+                if let Some(storage) = &storage {
+                    rest::forget(self.whose(), storage);
+                }
+            }
+            Err(Failed { error, told }) => {
+                self.failed = self.failed.saturating_add(1);
+                let chance = getrandom::u32().map_or(0, |random| random.to_le_bytes()[0]);
+                let failure = Failure { count: self.failed, refusal: error.is_refusal(), told, chance };
+                let pause = schedule::pause(&self.acme.pace, failure);
+                self.rests_until = Instant::now() + pause;
+                let error = chain(&error);
+                // Without the storage nothing was asked of the CA either, and `error` says what is wrong with it.
+                if let Some(storage) = &storage {
+                    rest::keep(self.whose(), storage, &settings, self.failed, pause, &error);
+                }
+                self.tell(pause, &error);
+            }
+        }
+    }
+
+    fn tell(&self, pause: Duration, error: &str) {
         let (listener, host, attempt, retry_s) = (&*self.listener, &*self.name, self.failed, pause.as_secs());
-        let error = chain(&error);
         match self.until_due().map(|(_, days)| days) {
             Some(days @ 0..) => {
                 tracing::warn!(
@@ -197,26 +232,16 @@ impl Host {
         }
     }
 
-    async fn renew(&mut self) -> Result<Done, Failed> {
+    async fn renew(&mut self, storage: &Storage) -> Result<Done, Failed> {
         let failed = |error| Failed { error, told: None };
-        let client = order::client(&self.acme).map_err(|error| failed(error.into()))?;
-        let taken = Storage::take(&self.acme.storage).map_err(|error| failed(error.into()))?;
-        let Some(storage) = taken else {
-            tracing::info!(
-                listener = %self.listener,
-                host = %self.name,
-                "another process orders with this storage; waiting for it"
-            );
-            return Ok(Done::Locked);
-        };
         let before = self.until_due();
         if before.is_some_and(|(wait, _)| !wait.is_zero()) {
             return Ok(Done::ByAnother);
         }
+        let client = order::client(&self.acme).map_err(|error| failed(error.into()))?;
         let challenges = Arc::clone(&self.challenges);
         let (acme, name) = (Arc::clone(&self.acme), self.name.clone());
-        let ordering =
-            Ordering { acme: &acme, host: &name, storage: &storage, challenges: &challenges, client: &client };
+        let ordering = Ordering { acme: &acme, host: &name, storage, challenges: &challenges, client: &client };
         let pem = match self.unsaved.take() {
             Some(pem) => pem,
             None => self.order(&ordering, before.map(|(_, days)| days), &client).await?,
@@ -239,16 +264,12 @@ impl Host {
     }
 
     async fn order(&self, ordering: &Ordering<'_>, days_left: Option<i64>, client: &Client) -> Result<String, Failed> {
-        let challenge = match self.acme.challenge {
-            Challenge::TlsAlpn01 => "tls-alpn-01",
-            Challenge::Http01 => "http-01",
-        };
         tracing::info!(
             listener = %self.listener,
             host = %self.name,
             directory = %self.acme.directory,
-            challenge,
-            attempt = self.failed + 1,
+            challenge = self.acme.challenge.name(),
+            attempt = self.failed.saturating_add(1),
             days_left,
             "ordering a certificate"
         );
@@ -263,8 +284,6 @@ enum Done {
     Issued,
     /// Another process did it.
     ByAnother,
-    /// Another process is at it.
-    Locked,
 }
 
 struct Failed {

@@ -141,11 +141,12 @@ impl Ordering<'_> {
             if authorization.status == AuthorizationStatus::Valid {
                 continue;
             }
-            let (kind, name) = match self.acme.challenge {
-                Challenge::TlsAlpn01 => (ChallengeType::TlsAlpn01, "tls-alpn-01"),
-                Challenge::Http01 => (ChallengeType::Http01, "http-01"),
+            let kind = match self.acme.challenge {
+                Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+                Challenge::Http01 => ChallengeType::Http01,
             };
-            let mut challenge = authorization.challenge(kind).ok_or(OrderError::NoChallenge(name))?;
+            let none = OrderError::NoChallenge(self.acme.challenge.name());
+            let mut challenge = authorization.challenge(kind).ok_or(none)?;
             standing.push(self.stand(&challenge)?);
             challenge.set_ready().await?;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -12,6 +12,9 @@ use thiserror::Error;
 /// Written and taken away again before anything is ordered: what cannot be kept had better not be issued. More than a
 /// chain and its key ever are.
 const PROBE: usize = 64 * 1024;
+
+/// Largest file that is read: a chain is no larger than an answer of the CA.
+const LARGEST: u64 = 2 * 1024 * 1024;
 
 /// What the storage refused.
 #[derive(Debug, Error)]
@@ -61,12 +64,7 @@ impl Storage {
 
     /// What is kept under this name, if anything is.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        let path = self.folder.join(name);
-        match std::fs::read(&path) {
-            Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StorageError { what: "read", path, source }),
-        }
+        read(&self.folder.join(name))
     }
 
     /// Writes it beside the place where it belongs.
@@ -83,11 +81,38 @@ impl Storage {
         Ok(staged)
     }
 
+    /// Removes it, if it is there.
+    pub(super) fn remove(&self, name: &str) -> Result<(), StorageError> {
+        let path = self.folder.join(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StorageError { what: "remove", path, source })
+            }
+            _removed_or_not_there => Ok(()),
+        }
+    }
+
     /// Puts away what is of no use any more, without losing it.
     pub(super) fn set_aside(&self, name: &str) -> Result<(), StorageError> {
         let path = self.folder.join(name);
         std::fs::rename(&path, path.with_extension("old")).map_err(|source| StorageError { what: "move", path, source })
     }
+}
+
+/// What a file of the storage holds, if it is there. Files are replaced whole, so this needs no lock.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    let fault = |source| StorageError { what: "read", path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(fault(source)),
+    };
+    let mut content = Vec::new();
+    let size = file.take(LARGEST + 1).read_to_end(&mut content).map_err(fault)?;
+    if size as u64 > LARGEST {
+        return Err(fault(io::Error::new(io::ErrorKind::FileTooLarge, "larger than anything we write")));
+    }
+    Ok(Some(content))
 }
 
 impl Staged<'_> {
@@ -140,6 +165,9 @@ mod tests {
         assert_eq!(storage.read("a.pem").unwrap().unwrap(), b"old");
         storage.stage("a.pem", b"new").unwrap().commit().unwrap();
         assert_eq!((storage.read("a.pem").unwrap().unwrap(), mode(&folder.join("a.pem"))), (b"new".to_vec(), 0o600));
+        storage.stage("b.json", b"gone soon").unwrap().commit().unwrap();
+        storage.remove("b.json").unwrap();
+        storage.remove("b.json").unwrap();
         let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.collect();
         names.sort();

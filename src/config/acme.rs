@@ -47,6 +47,16 @@ pub enum Challenge {
     Http01,
 }
 
+impl Challenge {
+    /// As the RFCs and the config write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+        }
+    }
+}
+
 /// What binds an account to one that the CA knows by other means (RFC 8555 §7.3.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalAccount {
