@@ -1,5 +1,6 @@
 //! Certificates from an ACME server: how they come, how they are renewed, and what happens when they do not.
 
+mod crashes;
 mod failures;
 mod restarts;
 

@@ -49,7 +49,8 @@ fn quiet(command: &mut Command) -> Child {
 }
 
 impl Pebble {
-    async fn start() -> Option<Self> {
+    /// `refused` is how many of a hundred nonces it refuses.
+    async fn start(refused: &str) -> Option<Self> {
         let (pebble, dns) = (program("pebble")?, program("pebble-challtestsrv")?);
         let [listen, management, tls, http, names, names_management] = free_ports();
         let folder = tempfile::tempdir().unwrap();
@@ -72,7 +73,7 @@ impl Pebble {
         ]));
         let mut command = Command::new(pebble);
         command.arg("-config").arg(at("pebble.json")).arg("-dnsserver").arg(format!("127.0.0.1:{names}"));
-        let pebble = quiet(command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "15"));
+        let pebble = quiet(command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", refused));
         within("Pebble", async {
             for port in [listen, management, names_management] {
                 while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
@@ -94,7 +95,10 @@ impl Pebble {
     }
 
     async fn proxy(&self, challenge: &str) -> Process {
-        let folder = tempfile::tempdir().unwrap();
+        self.proxy_in(challenge, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn proxy_in(&self, challenge: &str, folder: TempDir) -> Process {
         std::fs::copy(self.folder.path().join("root.pem"), folder.path().join("root.pem")).unwrap();
         let (tls, http, directory) = (self.tls, self.http, &self.directory);
         let text = format!(
@@ -123,7 +127,7 @@ async fn connect(
 }
 
 async fn two_certificates(challenge: &str) {
-    let Some(pebble) = Pebble::start().await else { return };
+    let Some(pebble) = Pebble::start("15").await else { return };
     let root = pebble.root().await;
     let _process = pebble.proxy(challenge).await;
     // Three refused nonces in a row can happen; the next attempt comes after ten seconds.
@@ -145,4 +149,26 @@ async fn pebble_issues_after_a_validation_over_tls() {
 #[tokio::test]
 async fn pebble_issues_after_a_validation_over_http() {
     two_certificates("http-01").await;
+}
+
+#[tokio::test]
+async fn pebble_gives_an_order_to_the_process_after_the_one_that_made_it() {
+    let Some(pebble) = Pebble::start("0").await else { return };
+    let mut process = pebble.proxy("tls-alpn-01").await;
+    let kept = process.folder.path().join("acme");
+    within("an order about to be finalized", async {
+        let is_there = |entry: std::fs::DirEntry| entry.path().join("one.switchgate.test.order.json").exists();
+        while !std::fs::read_dir(&kept).is_ok_and(|mut entries| entries.any(|entry| is_there(entry.unwrap()))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    process.kill();
+    process.exit_code().await;
+    let folder = std::mem::replace(&mut process.folder, tempfile::tempdir().unwrap());
+    let mut process = pebble.proxy_in("tls-alpn-01", folder).await;
+    let order = process.event("taking up the order of an earlier attempt").await;
+    assert_eq!(order["host"], "one.switchgate.test");
+    assert_eq!(process.event("certificate issued").await["host"], "one.switchgate.test");
+    assert_eq!(process.count("the order of an earlier attempt cannot be taken up; another is made"), 0);
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod order;
+mod progress;
 mod rest;
 mod schedule;
 mod storage;
@@ -13,7 +14,7 @@ use std::{
     future::Future,
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -236,6 +237,9 @@ impl Host {
         let failed = |error| Failed { error, told: None };
         let before = self.until_due();
         if before.is_some_and(|(wait, _)| !wait.is_zero()) {
+            // Ours, if there is one, is the older.
+            self.unsaved = None;
+            progress::forget(storage, &self.name);
             return Ok(Done::ByAnother);
         }
         let client = order::client(&self.acme).map_err(|error| failed(error.into()))?;
@@ -248,6 +252,7 @@ impl Host {
         };
         match ordering.keep(&pem) {
             Ok(validity) => {
+                progress::forget(storage, &self.name);
                 let days = validity.days_left(SystemTime::now());
                 let file = self.acme.file(&self.name);
                 let file = file.display();
@@ -257,6 +262,9 @@ impl Host {
             Err(error) => {
                 if matches!(error, OrderError::Storage(_)) {
                     self.unsaved = Some(pem);
+                } else {
+                    // It would come to the same.
+                    progress::forget(storage, &self.name);
                 }
                 Err(failed(error))
             }
@@ -290,6 +298,11 @@ struct Failed {
     error: OrderError,
     /// How long the CA told us to stay away.
     told: Option<Duration>,
+}
+
+/// Zero before 1970.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The message with all its causes.

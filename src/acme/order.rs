@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, ExternalAccountKey, Identifier, NewAccount,
-    NewOrder, OrderStatus, RetryPolicy,
+    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use thiserror::Error;
 
 use super::{
     client::Client,
+    progress::{self, Progress},
     storage::{Storage, StorageError},
 };
 use crate::{
@@ -70,15 +71,31 @@ impl OrderError {
     /// Whether a CA may count this against us: an answer of its own, not a failure on the way or here.
     pub(super) fn is_refusal(&self) -> bool {
         match self {
-            Self::Acme(instant_acme::Error::Api(problem)) => {
-                let kind = problem.r#type.as_deref().unwrap_or_default().strip_prefix(ERROR).unwrap_or_default();
-                !matches!(kind, "badNonce" | "serverInternal")
-            }
+            Self::Acme(instant_acme::Error::Api(problem)) => !matches!(kind(problem), "badNonce" | "serverInternal"),
             Self::Acme(error) => matches!(error, instant_acme::Error::Timeout(_)),
             Self::Storage(_) | Self::Tls(_) | Self::AccountGone => false,
             _ => true,
         }
     }
+
+    /// Whether the order itself may be sound all the same.
+    fn leaves_the_order(&self) -> bool {
+        use instant_acme::Error::{Api, Http, Json, Other, Timeout};
+        match self {
+            Self::Acme(Api(problem)) => {
+                let passes = ["badNonce", "serverInternal", "rateLimited", "accountDoesNotExist"];
+                passes.contains(&kind(problem)) || problem.status.is_some_and(|status| status >= 500)
+            }
+            // No answer, or one that is not of the CA: a balancer's page, say.
+            Self::Acme(Timeout(_) | Http(_) | Json(_) | Other(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What kind of problem it is, in the word that the RFC has for it.
+fn kind(problem: &Problem) -> &str {
+    problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(ERROR)).unwrap_or_default()
 }
 
 /// What is to be ordered, and with what.
@@ -93,11 +110,14 @@ pub(super) struct Ordering<'a> {
 impl Ordering<'_> {
     /// Orders; answers the chain and its key in PEM.
     pub(super) async fn order(&self) -> Result<String, OrderError> {
-        match self.through(&self.account().await?).await {
-            Err(OrderError::Acme(instant_acme::Error::Api(problem)))
-                if problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(ERROR))
-                    == Some("accountDoesNotExist") =>
-            {
+        let account = self.account().await?;
+        let done = match self.take_up(&account).await {
+            Ok(None) => self.through(&account).await,
+            Ok(Some(pem)) => Ok(pem),
+            Err(error) => Err(error),
+        };
+        match done {
+            Err(OrderError::Acme(instant_acme::Error::Api(problem))) if kind(&problem) == "accountDoesNotExist" => {
                 self.storage.set_aside(ACCOUNT)?;
                 Err(OrderError::AccountGone)
             }
@@ -130,6 +150,24 @@ impl Ordering<'_> {
         Ok(Some(ExternalAccountKey::new(external.id.clone(), &key)))
     }
 
+    /// The certificate of an order that was finalized, or nearly, and then left; `None` where there is none to be had.
+    async fn take_up(&self, account: &Account) -> Result<Option<String>, OrderError> {
+        let Some(progress) = Progress::resume(self.storage, self.host, account.id()) else { return Ok(None) };
+        tracing::info!(host = self.host, order = progress.url, "taking up the order of an earlier attempt");
+        let finished = match account.order(progress.url).await {
+            Ok(order) => self.finish(order, &progress.key).await,
+            Err(error) => Err(error.into()),
+        };
+        match finished {
+            Ok(pem) => Ok(Some(pem)),
+            Err(error) if error.leaves_the_order() => Err(error),
+            Err(error) => {
+                progress::give_up(self.storage, self.host, &error.to_string());
+                Ok(None)
+            }
+        }
+    }
+
     async fn through(&self, account: &Account) -> Result<String, OrderError> {
         let identifiers = [Identifier::Dns(self.host.to_owned())];
         let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
@@ -156,10 +194,22 @@ impl Ordering<'_> {
             other => return Err(OrderError::State(other)),
         }
         drop(standing);
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new([self.host.to_owned()])?;
-        params.distinguished_name = DistinguishedName::new();
-        order.finalize_csr(params.serialize_request(&key)?.der()).await?;
+        let progress = Progress::new(account.id(), order.url(), KeyPair::generate()?);
+        progress.keep(self.storage, self.host);
+        self.finish(order, &progress.key).await
+    }
+
+    /// From an order that is ready, or further, to its chain and key.
+    async fn finish(&self, mut order: Order, key: &KeyPair) -> Result<String, OrderError> {
+        match order.state().status {
+            OrderStatus::Ready => {
+                let mut params = CertificateParams::new([self.host.to_owned()])?;
+                params.distinguished_name = DistinguishedName::new();
+                order.finalize_csr(params.serialize_request(key)?.der()).await?;
+            }
+            OrderStatus::Processing | OrderStatus::Valid => {}
+            other => return Err(OrderError::State(other)),
+        }
         let chain = order.poll_certificate(&POLL).await?;
         Ok(format!("{}{chain}", key.serialize_pem()))
     }
@@ -191,7 +241,7 @@ pub(super) fn client(acme: &Acme) -> Result<Client, TlsError> {
 }
 
 /// What the CA saw when it came to look; it stands in the authorization, not in the order.
-async fn why(order: &mut instant_acme::Order) -> String {
+async fn why(order: &mut Order) -> String {
     let mut seen = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {

@@ -1,10 +1,7 @@
 //! The pause after failures, kept beside the certificate: a process that is started over and over is as patient as one
 //! that lives.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -12,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     schedule::{self, Kept, Left},
+    since_1970,
     storage::{self, Storage},
 };
 use crate::config::model::Acme;
@@ -122,9 +120,4 @@ fn parse(content: &[u8]) -> Option<(Kept, String, String)> {
     let failures = u32::try_from(number("failures")?).ok()?;
     let kept = Kept { failures, pause_s: number("pause_s")?, until_s: number("until_s")? };
     Some((kept, text("settings")?, text("error")?))
-}
-
-/// Zero before 1970.
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -135,6 +135,11 @@ impl Process {
         self.signal(rustix::process::Signal::TERM);
     }
 
+    /// Sends SIGKILL: no last word is written.
+    pub(crate) fn kill(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
     /// Sends SIGHUP.
     pub(crate) fn hang_up(&self) {
         self.signal(rustix::process::Signal::HUP);

@@ -53,6 +53,10 @@ pub(crate) struct Rules {
     pub(crate) left: Duration,
     /// Certificates are for a key of its own.
     pub(crate) wrong_key: bool,
+    /// Orders that are valid are shown as `processing`.
+    pub(crate) slow: bool,
+    /// The next so many requests to finalize are told `serverInternal`.
+    pub(crate) finalize_faults: usize,
     /// Key id and key without which there is no account.
     pub(crate) external: Option<(String, Vec<u8>)>,
 }
@@ -66,6 +70,8 @@ impl Default for Rules {
             age: Duration::from_secs(60),
             left: 90 * DAY,
             wrong_key: false,
+            slow: false,
+            finalize_faults: 0,
             external: None,
         }
     }
@@ -92,6 +98,8 @@ struct State {
     counted: u64,
     accounts: Vec<jws::Key>,
     orders: Vec<Order>,
+    /// So many orders it knows nothing of any more.
+    lost: usize,
     seen: Seen,
 }
 
@@ -103,6 +111,8 @@ pub(crate) struct Seen {
     pub(crate) accounts: usize,
     pub(crate) contacts: Vec<String>,
     pub(crate) issued: usize,
+    /// Requests to finalize, refused ones too.
+    pub(crate) finalized: usize,
     /// Tokens, with the thumbprint of their account.
     pub(crate) tokens: Vec<(String, String)>,
     /// What a rule of RFC 8555 was broken by; a test that ends with one of these has failed.
@@ -186,6 +196,17 @@ impl Ca {
         self.inner.state().accounts.iter_mut().for_each(|key| key.known = false);
     }
 
+    /// Forgets every order.
+    pub(crate) fn lose_orders(&self) {
+        let mut state = self.inner.state();
+        state.lost = state.orders.len();
+    }
+
+    /// Whether certificates take longer from now on than any test does.
+    pub(crate) fn slow(&self, slow: bool) {
+        self.inner.state().rules.slow = slow;
+    }
+
     /// What came so far. Panics if something broke a rule.
     pub(crate) fn seen(&self) -> Seen {
         let seen = self.inner.state().seen.clone();
@@ -229,7 +250,7 @@ impl Inner {
             (&Method::POST, _) => match self.posted(&path, request).await {
                 Ok(response) => response,
                 Err((status, kind, detail)) => {
-                    if kind == "malformed" {
+                    if kind == "malformed" && status == StatusCode::BAD_REQUEST {
                         self.state().seen.faults.push(format!("{path}: {detail}"));
                     }
                     let body = json!({ "type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail });
@@ -282,7 +303,11 @@ impl Inner {
         }
         let of = |text: &str| -> Result<usize, Refusal> {
             let index = text.parse().map_err(|_| malformed("no such thing"))?;
-            let own = self.state().orders.get(index).is_some_and(|order: &Order| order.account == account);
+            let state = self.state();
+            if index < state.lost {
+                return Err((StatusCode::NOT_FOUND, "malformed", "no order of this number".into()));
+            }
+            let own = state.orders.get(index).is_some_and(|order: &Order| order.account == account);
             own.then_some(index).ok_or_else(|| malformed("an order of somebody else"))
         };
         match segments.as_slice() {

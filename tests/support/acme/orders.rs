@@ -4,7 +4,10 @@ use super::*;
 
 impl Inner {
     pub(super) fn shown(&self, index: usize) -> Response<Full<Bytes>> {
-        let (base, order) = (&self.base, self.state().orders[index].clone());
+        let (base, mut order) = (&self.base, self.state().orders[index].clone());
+        if order.status == "valid" && self.state().rules.slow {
+            order.status = "processing";
+        }
         let mut body = json!({
             "status": order.status, "identifiers": [{ "type": "dns", "value": order.host }],
             "authorizations": [format!("{base}/authz/{index}")], "finalize": format!("{base}/finalize/{index}"),
@@ -58,6 +61,14 @@ impl Inner {
     }
 
     pub(super) fn finalize(&self, index: usize, payload: &Value) -> Result<Response<Full<Bytes>>, Refusal> {
+        {
+            let mut state = self.state();
+            state.seen.finalized += 1;
+            if state.rules.finalize_faults > 0 {
+                state.rules.finalize_faults -= 1;
+                return Err((StatusCode::INTERNAL_SERVER_ERROR, "serverInternal", "as the test wants it".into()));
+            }
+        }
         let csr = payload["csr"].as_str().and_then(|text| BASE64.decode(text).ok());
         let csr = csr.ok_or_else(|| malformed("no CSR"))?;
         let order = self.state().orders[index].clone();
