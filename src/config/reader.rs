@@ -249,22 +249,25 @@ macro_rules! raw_table {
         $(#[$meta])*
         #[derive(Debug, Default, schemars::JsonSchema)]
         #[schemars(deny_unknown_fields)]
-        pub(super) struct $name {
-            $($(#[$doc])* pub(super) $field: Option<Given<$kind>>,)*
+        pub(in crate::config) struct $name {
+            $($(#[$doc])* pub(in crate::config) $field: Option<$crate::config::reader::Given<$kind>>,)*
         }
 
-        impl FromToml for $name {
-            fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems<'_>) -> Option<Self> {
+        impl $crate::config::reader::FromToml for $name {
+            fn from_toml(
+                value: &toml::Spanned<toml::de::DeValue<'_>>,
+                problems: &mut $crate::config::error::Problems<'_>,
+            ) -> Option<Self> {
                 let Some(table) = value.get_ref().as_table() else {
-                    mismatch(value, "a table", problems);
+                    $crate::config::reader::mismatch(value, "a table", problems);
                     return None;
                 };
                 let mut read = Self::default();
                 for (key, value) in table {
                     match key.get_ref().as_ref() {
-                        $(stringify!($field) => read.$field = given(value, problems),)*
+                        $(stringify!($field) => read.$field = $crate::config::reader::given(value, problems),)*
                         unknown => {
-                            let hint = nearest(unknown, [$(stringify!($field)),*]);
+                            let hint = $crate::config::error::nearest(unknown, [$(stringify!($field)),*]);
                             problems.at(&key.span(), format!("unknown key `{unknown}`{hint}"));
                         }
                     }
@@ -280,21 +283,24 @@ macro_rules! raw_choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema)]
-        pub(super) enum $name {
+        pub(in crate::config) enum $name {
             $($(#[$doc])* #[schemars(rename = $word)] $variant,)*
         }
 
-        impl FromToml for $name {
-            fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems<'_>) -> Option<Self> {
+        impl $crate::config::reader::FromToml for $name {
+            fn from_toml(
+                value: &toml::Spanned<toml::de::DeValue<'_>>,
+                problems: &mut $crate::config::error::Problems<'_>,
+            ) -> Option<Self> {
                 match value.get_ref().as_str() {
                     $(Some($word) => Some(Self::$variant),)*
                     Some(other) => {
-                        let hint = nearest(other, [$($word),*]);
+                        let hint = $crate::config::error::nearest(other, [$($word),*]);
                         problems.at(&value.span(), format!("unknown value `{other}`{hint}"));
                         None
                     }
                     None => {
-                        mismatch(value, &format!("one of: {}", [$($word),*].join(", ")), problems);
+                        $crate::config::reader::mismatch(value, &format!("one of: {}", [$($word),*].join(", ")), problems);
                         None
                     }
                 }

@@ -1,0 +1,61 @@
+//! What a route says of its relays: how closely frames are looked at, who may send how much, who is asked with a Ping.
+
+use crate::config::reader::{Size, Span, raw_choice, raw_table};
+
+raw_table! {
+    /// How much each client may send; a second's worth may come at once.
+    RateTable {
+        /// Bytes a second, such as `"64KiB"`.
+        bytes: Size,
+        /// Messages a second.
+        messages: usize,
+        /// What happens beyond it. Default `hold`.
+        excess: ExcessWord,
+    }
+}
+
+raw_table! {
+    /// Heartbeats: a Ping of ours to a side that has been silent. Its Pong is taken out again.
+    PingTable {
+        /// Silence of a side after which it is asked. Default `30s`.
+        every: Span,
+        /// How long it may stay silent after that; then it is dead, and the other side is told Close 1001. Default `10s`.
+        timeout: Span,
+        /// Who is asked. Default `client`.
+        to: PingToWord,
+    }
+}
+
+raw_choice! {
+    /// How closely frames are looked at.
+    FramesWord {
+        /// A broken rule ends the connection with Close 1002 before its first byte has passed.
+        Enforce = "enforce",
+        /// A broken rule is logged, and from there on bytes pass as bytes.
+        Observe = "observe",
+        /// Bytes pass as bytes: no limits, no Ping, no Close of ours.
+        Off = "off",
+    }
+}
+
+raw_choice! {
+    /// What happens to a client beyond its rate.
+    ExcessWord {
+        /// Nothing more is read from it until it is within its rate again.
+        Hold = "hold",
+        /// Close 1008.
+        Close = "close",
+    }
+}
+
+raw_choice! {
+    /// Who is asked with a Ping.
+    PingToWord {
+        /// The client.
+        Client = "client",
+        /// The upstream.
+        Upstream = "upstream",
+        /// Both.
+        Both = "both",
+    }
+}
