@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -13,6 +12,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{
     Client,
+    authority::{Authority, Issued},
     frames::{MASK, TEXT, frame},
     handshake,
     process::Process,
@@ -21,14 +21,9 @@ use crate::support::{
 
 /// Writes a pair for these names; answers the certificate.
 fn issue(folder: &Path, file: &str, names: &[&str]) -> CertificateDer<'static> {
-    let key = KeyPair::generate().unwrap();
-    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let signed = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
-    // The key goes first and the certificate is moved in place: for a moment the two do not belong together.
-    std::fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
-    std::fs::write(folder.join("passing.pem"), signed.pem()).unwrap();
-    std::fs::rename(folder.join("passing.pem"), folder.join(format!("{file}.pem"))).unwrap();
-    signed.der().clone()
+    let issued = Issued::by_itself(names);
+    issued.write(folder, file);
+    issued.certificate.into()
 }
 
 /// A client that trusts these, and offers `name` in its handshake unless it is an address.
@@ -152,10 +147,10 @@ async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
     const HANDSHAKES: usize = 1000;
     const AT_A_TIME: usize = 8;
     let folder = tempfile::tempdir().unwrap();
-    let issuer = Issuer::new();
-    issuer.issue(folder.path());
+    let ca = Authority::new("ours");
+    ca.issue(&["a.test"]).write(folder.path(), "a");
     let mut process = Process::start_in(&front("certificate = \"a.pem\"\nkey = \"a.key\""), folder).await;
-    let root = issuer.root.clone();
+    let root = ca.root();
     let clients = (0..AT_A_TIME).map(|_| {
         let (address, root) = (process.addresses[0].clone(), root.clone());
         tokio::spawn(async move {
@@ -169,7 +164,7 @@ async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
     });
     let clients: Vec<_> = clients.collect();
     while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
-        issuer.issue(process.folder.path());
+        ca.issue(&["a.test"]).write(process.folder.path(), "a");
         process.hang_up();
         process.event("certificates read again; the next TLS handshake gets them").await;
     }
@@ -178,29 +173,4 @@ async fn a_thousand_handshakes_while_the_certificate_changes_and_none_fails() {
         seen.extend(client.await.unwrap());
     }
     assert!(seen.len() > 3, "the certificate did not change: {}", seen.len());
-}
-
-/// Issues one certificate after the other for a.test.
-struct Issuer {
-    issuer: rcgen::CertifiedIssuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
-}
-
-impl Issuer {
-    fn new() -> Self {
-        let mut ca = CertificateParams::default();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-        let issuer = rcgen::CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        let root = issuer.der().clone();
-        Self { issuer, root }
-    }
-
-    fn issue(&self, folder: &Path) {
-        let key = KeyPair::generate().unwrap();
-        let signed = CertificateParams::new(["a.test".to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        for (name, text) in [("a.key", key.serialize_pem()), ("a.pem", signed.pem())] {
-            std::fs::write(folder.join("passing"), text).unwrap();
-            std::fs::rename(folder.join("passing"), folder.join(name)).unwrap();
-        }
-    }
 }

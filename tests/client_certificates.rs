@@ -2,14 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
 use rustls::{
     ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
     version,
 };
 use switchgate::net::handshakes::Ending;
@@ -18,82 +14,29 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{
     Client, Proxy, Upstream, accepted,
+    authority::{Authority, Issued, replace},
     frames::{MASK, TEXT, frame},
     handshake,
     process::Process,
     within,
 };
 
-/// A CA of clients.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate with its key.
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
-
-impl Ca {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn write(&self, folder: &Path, file: &str) {
-        replace(folder, file, &self.0.pem());
-    }
-
-    fn issue(&self, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let mut params = CertificateParams::default();
+/// A client's certificate.
+fn issue(ca: &Authority, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    ca.issue_with(&["alice.example"], |params| {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
         params.distinguished_name.push(DnType::CommonName, "alice");
-        params.subject_alt_names = vec![
-            SanType::DnsName("alice.example".try_into().unwrap()),
-            SanType::URI("spiffe://example/alice".try_into().unwrap()),
-        ];
+        params.subject_alt_names.push(SanType::URI("spiffe://example/alice".try_into().unwrap()));
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let signed = params.signed_by(&key, &self.0).unwrap();
-        (signed.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-
-    fn revoke(&self, folder: &Path, file: &str, serials: &[u64], next_update: i32) {
-        replace(folder, file, &self.crl(serials, 1, next_update));
-    }
-
-    /// The list of this number.
-    fn crl(&self, serials: &[u64], number: u64, next_update: i32) -> String {
-        let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(next_update, 1, 1),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: serials
-                .iter()
-                .map(|&serial| RevokedCertParams {
-                    serial_number: SerialNumber::from(serial),
-                    revocation_time: date_time_ymd(2020, 1, 1),
-                    reason_code: None,
-                    invalidity_date: None,
-                })
-                .collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        list.signed_by(&self.0).unwrap().pem().unwrap()
-    }
-}
-
-fn replace(folder: &Path, file: &str, text: &str) {
-    std::fs::write(folder.join("passing"), text).unwrap();
-    std::fs::rename(folder.join("passing"), folder.join(file)).unwrap();
+        change(params);
+    })
 }
 
 fn client(
     folder: &Path,
-    identity: Option<&Identity>,
+    identity: Option<&Issued>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -102,7 +45,10 @@ fn client(
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let builder = builder.with_root_certificates(roots);
     Arc::new(match identity {
-        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap(),
+        Some(identity) => {
+            let (chain, key) = identity.pair();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
         None => builder.with_no_client_auth(),
     })
 }
@@ -147,14 +93,14 @@ fn gate(client: &str, url: &str, rest: &str) -> String {
 #[tokio::test]
 async fn who_is_let_in() {
     let folder = tempfile::tempdir().unwrap();
-    let (ca, stranger) = (Ca::new("clients"), Ca::new("clients"));
-    ca.write(folder.path(), "clients.pem");
-    ca.revoke(folder.path(), "crl.pem", &[13], 2100);
-    let good = ca.issue(1, |_| {});
-    let revoked = ca.issue(13, |_| {});
-    let foreign = stranger.issue(1, |_| {});
-    let expired = ca.issue(2, |params| params.not_after = date_time_ymd(2021, 1, 1));
-    let server = ca.issue(3, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    let (ca, stranger) = (Authority::new("clients"), Authority::new("clients"));
+    ca.write(&folder.path().join("clients.pem"));
+    replace(&folder.path().join("crl.pem"), &ca.crl(&[13], 1, 2100));
+    let good = issue(&ca, 1, |_| {});
+    let revoked = issue(&ca, 13, |_| {});
+    let foreign = issue(&stranger, 1, |_| {});
+    let expired = issue(&ca, 2, |params| params.not_after = date_time_ymd(2021, 1, 1));
+    let server = issue(&ca, 3, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
     for (mode, without) in [("required", false), ("optional", true), ("off", true)] {
         let config = format!("mode = \"{mode}\"\nca = \"clients.pem\"\ncrl = \"crl.pem\"");
         let proxy = Proxy::start_in(&gate(&config, "builtin:echo", ""), folder.path()).await;
@@ -186,9 +132,9 @@ async fn the_upstream_is_told_and_nobody_else_can_tell_it() {
                           client_cert_subject: CN=root\r\nClient_Cert-San: DNS:root\r\nClient-Cert-Fingerprint: 00\r\n\
                           Client-Cert-Chain: :AAAA:\r\nConnection: client-cert-subject\r\n";
     let folder = tempfile::tempdir().unwrap();
-    let ca = Ca::new("clients");
-    ca.write(folder.path(), "clients.pem");
-    let alice = ca.issue(1, |_| {});
+    let ca = Authority::new("clients");
+    ca.write(&folder.path().join("clients.pem"));
+    let alice = issue(&ca, 1, |_| {});
     let mut upstream = Upstream::start().await;
     // Also what a trusted proxy says is not what was verified here.
     let config =
@@ -210,7 +156,7 @@ async fn the_upstream_is_told_and_nobody_else_can_tell_it() {
         told.sort_unstable();
         let [fingerprint, san, subject, certificate] = told.as_slice() else { panic!("{round}: {told:?}") };
         use base64::{Engine, engine::general_purpose::STANDARD};
-        let expected = format!("client-cert: :{}:", STANDARD.encode(&alice.0)).to_ascii_lowercase();
+        let expected = format!("client-cert: :{}:", STANDARD.encode(alice.certificate.der())).to_ascii_lowercase();
         assert_eq!(*certificate, expected);
         assert_eq!(fingerprint.len(), "client-cert-fingerprint: ".len() + 64, "{fingerprint}");
         assert_eq!(san, "client-cert-san: dns:alice.example, uri:spiffe://example/alice");
@@ -232,18 +178,18 @@ async fn the_upstream_is_told_and_nobody_else_can_tell_it() {
 
 #[tokio::test]
 async fn the_latest_of_several_crls_counts_wherever_it_stands() {
-    let ca = Ca::new("clients");
-    let (bob, alice) = (ca.issue(300, |_| {}), ca.issue(7, |_| {}));
+    let ca = Authority::new("clients");
+    let (bob, alice) = (issue(&ca, 300, |_| {}), issue(&ca, 7, |_| {}));
     // The one in front has ended, which says nothing once there is a later one.
     let (old, new) = (ca.crl(&[], 255, 2021), ca.crl(&[7], 256, 2100));
     for order in [[&old, &new], [&new, &old]] {
         for one_file in [true, false] {
             let folder = tempfile::tempdir().unwrap();
-            ca.write(folder.path(), "clients.pem");
+            ca.write(&folder.path().join("clients.pem"));
             let parts =
                 if one_file { [order.map(String::as_str).concat(), new.clone()] } else { order.map(Clone::clone) };
             for (file, text) in ["a.crl", "b.crl"].into_iter().zip(&parts) {
-                replace(folder.path(), file, text);
+                replace(&folder.path().join(file), text);
             }
             let crls = if one_file { "\"a.crl\"" } else { "[\"a.crl\", \"b.crl\"]" };
             let config = gate(&format!("ca = \"clients.pem\"\ncrl = {crls}"), "builtin:echo", "");
@@ -261,11 +207,11 @@ async fn the_latest_of_several_crls_counts_wherever_it_stands() {
 #[tokio::test]
 async fn a_new_crl_holds_for_the_next_handshake_and_a_ticket_does_not_get_round_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (ca, next) = (Ca::new("clients"), Ca::new("next clients"));
-    ca.write(folder.path(), "clients.pem");
-    ca.revoke(folder.path(), "a.crl", &[], 2100);
-    next.revoke(folder.path(), "b.crl", &[], 2100);
-    let alice = ca.issue(7, |_| {});
+    let (ca, next) = (Authority::new("clients"), Authority::new("next clients"));
+    ca.write(&folder.path().join("clients.pem"));
+    replace(&folder.path().join("a.crl"), &ca.crl(&[], 1, 2100));
+    replace(&folder.path().join("b.crl"), &next.crl(&[], 1, 2100));
+    let alice = issue(&ca, 7, |_| {});
     let config = gate("ca = \"clients.pem\"\ncrl = [\"a.crl\", \"b.crl\"]", "builtin:echo", "");
     let mut process = Process::start_in(&config, folder).await;
     let folder = process.folder.path().to_owned();
@@ -285,14 +231,14 @@ async fn a_new_crl_holds_for_the_next_handshake_and_a_ticket_does_not_get_round_
     assert_eq!(opened["client_subject"], "CN=alice,O=Example\\, Inc.");
 
     // What cannot be used leaves the old one, in one line.
-    replace(&folder, "a.crl", "no CRL");
+    replace(&folder.join("a.crl"), "no CRL");
     process.hang_up();
     let refused = process.event("new client CA or CRL refused; the old ones go on holding").await;
     assert!(refused["error"].as_str().unwrap().contains("a.crl"), "{refused}");
     assert!(is_let_in(&address, &configs[0]).await);
 
     // Without a signal, by the file alone; who was let in stays.
-    ca.revoke(&folder, "a.crl", &[7], 2100);
+    replace(&folder.join("a.crl"), &ca.crl(&[7], 1, 2100));
     process.event("certificates read again; the next TLS handshake gets them").await;
     for config in &configs {
         assert!(!is_let_in(&address, config).await);
@@ -303,16 +249,16 @@ async fn a_new_crl_holds_for_the_next_handshake_and_a_ticket_does_not_get_round_
     assert_eq!(live.frame().await.unwrap().payload, b"still here");
 
     // A list that has ended lets nobody in.
-    ca.revoke(&folder, "a.crl", &[], 2021);
+    replace(&folder.join("a.crl"), &ca.crl(&[], 1, 2021));
     process.hang_up();
     process.event("CRL has ended: no client of its CA is let in; renew it").await;
     assert!(!is_let_in(&address, &configs[1]).await);
 
     // Another CA.
-    next.write(&folder, "clients.pem");
+    next.write(&folder.join("clients.pem"));
     process.hang_up();
     process.event("certificates read again; the next TLS handshake gets them").await;
-    let bob = next.issue(7, |_| {});
+    let bob = issue(&next, 7, |_| {});
     assert!(is_let_in(&address, &client(&folder, Some(&bob), BOTH)).await);
     assert!(!is_let_in(&address, &configs[1]).await);
 }
@@ -320,8 +266,8 @@ async fn a_new_crl_holds_for_the_next_handshake_and_a_ticket_does_not_get_round_
 #[tokio::test]
 async fn what_is_wrong_with_the_files_is_one_line_with_its_cure() {
     let folder = tempfile::tempdir().unwrap();
-    let ca = Ca::new("clients");
-    ca.write(folder.path(), "clients.pem");
+    let ca = Authority::new("clients");
+    ca.write(&folder.path().join("clients.pem"));
     std::fs::write(folder.path().join("garbage.pem"), "no PEM at all\n").unwrap();
     let broken = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
     std::fs::write(folder.path().join("broken.pem"), broken).unwrap();

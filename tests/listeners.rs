@@ -5,7 +5,9 @@ use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use crate::support::{
-    Client, Proxy, handshake,
+    Client, Proxy,
+    authority::Issued,
+    handshake,
     process::{Process, shell},
     within,
 };
@@ -88,10 +90,9 @@ async fn what_keeps_a_listener_from_serving_is_one_line_with_its_cure() {
     let folder = tempfile::tempdir().unwrap();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let other = rcgen::KeyPair::generate().unwrap();
-    std::fs::write(folder.path().join("c.pem"), pair.cert.pem()).unwrap();
-    std::fs::write(folder.path().join("other.pem"), other.serialize_pem()).unwrap();
+    for name in ["c", "other"] {
+        Issued::by_itself(&["localhost"]).write(folder.path(), name);
+    }
     std::fs::write(folder.path().join("garbage.pem"), "no PEM at all\n").unwrap();
     std::fs::create_dir(folder.path().join("folder.pem")).unwrap();
     let tls = |certificate: &str, key: &str| {
@@ -99,11 +100,11 @@ async fn what_keeps_a_listener_from_serving_is_one_line_with_its_cure() {
     };
     for (config, words) in [
         (echo_behind(&format!("listen = \"{address}\"")), ["Address already in use", "choose another `listen`"]),
-        (tls("absent.pem", "other.pem"), ["absent.pem", "No such file"]),
-        (tls("folder.pem", "other.pem"), ["folder.pem", "directory"]),
-        (tls("garbage.pem", "other.pem"), ["garbage.pem", "certificate"]),
+        (tls("absent.pem", "other.key"), ["absent.pem", "No such file"]),
+        (tls("folder.pem", "other.key"), ["folder.pem", "directory"]),
+        (tls("garbage.pem", "other.key"), ["garbage.pem", "certificate"]),
         (tls("c.pem", "garbage.pem"), ["garbage.pem", "key"]),
-        (tls("c.pem", "other.pem"), ["other.pem", "does not belong"]),
+        (tls("c.pem", "other.key"), ["other.key", "does not belong"]),
     ] {
         let (text, code) = refusal(&config, folder.path()).await;
         assert_eq!((text.lines().count(), code), (1, Some(1)), "{text}");

@@ -2,7 +2,6 @@
 
 use std::{net::TcpListener, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -14,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Client, process::Process, within};
+use crate::support::{Client, authority::Issued, process::Process, within};
 
 /// A program on the search path; where peers are required, a missing one fails the test.
 fn program(name: &str) -> Option<PathBuf> {
@@ -55,13 +54,10 @@ impl Pebble {
         let [listen, management, tls, http, names, names_management] = free_ports();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-        std::fs::write(at("root.pem"), own.pem()).unwrap();
-        std::fs::write(at("own.key"), key.serialize_pem()).unwrap();
+        Issued::by_itself(&["localhost"]).write(folder.path(), "own");
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{listen}"), "managementListenAddress": format!("127.0.0.1:{management}"),
-            "certificate": at("root.pem"), "privateKey": at("own.key"), "httpPort": http, "tlsPort": tls,
+            "certificate": at("own.pem"), "privateKey": at("own.key"), "httpPort": http, "tlsPort": tls,
         }});
         std::fs::write(at("pebble.json"), config.to_string()).unwrap();
         let nobody = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""];
@@ -88,7 +84,7 @@ impl Pebble {
 
     /// The root under which its certificates are; another with each start.
     async fn root(&self) -> CertificateDer<'static> {
-        let own = CertificateDer::from_pem_file(self.folder.path().join("root.pem")).unwrap();
+        let own = CertificateDer::from_pem_file(self.folder.path().join("own.pem")).unwrap();
         let stream = connect(self.management, "localhost", &own).await.unwrap();
         let answer = Client::new(stream).ask("GET /roots/0 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         CertificateDer::from_pem_slice(&answer.body).unwrap()
@@ -99,7 +95,7 @@ impl Pebble {
     }
 
     async fn proxy_in(&self, challenge: &str, folder: TempDir) -> Process {
-        std::fs::copy(self.folder.path().join("root.pem"), folder.path().join("root.pem")).unwrap();
+        std::fs::copy(self.folder.path().join("own.pem"), folder.path().join("root.pem")).unwrap();
         let (tls, http, directory) = (self.tls, self.http, &self.directory);
         let text = format!(
             "[[listener]]\nlisten = \"127.0.0.1:{tls}\"\n[listener.tls.acme]\ndirectory = \"{directory}\"\n\

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use tokio::{process::Command, time::timeout};
 
 use super::present;
-use crate::support::Proxy;
+use crate::support::{Proxy, authority::Issued};
 
 const TLS13: [&str; 3] =
     ["TLSv1.3 TLS_AES_128_GCM_SHA256", "TLSv1.3 TLS_AES_256_GCM_SHA384", "TLSv1.3 TLS_CHACHA20_POLY1305_SHA256"];
@@ -27,9 +27,7 @@ fn issue(folder: &Path) {
         ("rsa", rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap()),
     ];
     for (name, key) in keys {
-        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), params.self_signed(&key).unwrap().pem()).unwrap();
-        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        Issued::by_itself_with(key, &["localhost"]).write(folder, name);
     }
 }
 

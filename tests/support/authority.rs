@@ -1,12 +1,15 @@
-//! A throw-away certificate authority, and TLS upstreams that show what it issued.
+//! A throw-away certificate authority, what it issues and revokes, and TLS upstreams that show it.
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -14,23 +17,34 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::Client;
 
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(pub(super) CertifiedIssuer<'static, KeyPair>);
 
-/// What it issued.
+/// A certificate with its key.
 pub(crate) struct Issued {
-    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) certificate: rcgen::Certificate,
     pub(crate) key: KeyPair,
 }
 
 impl Issued {
-    /// Writes `NAME.pem` and `NAME.key`.
+    /// One that is its own root.
+    pub(crate) fn by_itself(names: &[&str]) -> Self {
+        Self::by_itself_with(KeyPair::generate().unwrap(), names)
+    }
+
+    pub(crate) fn by_itself_with(key: KeyPair, names: &[&str]) -> Self {
+        Self { certificate: params(names).self_signed(&key).unwrap(), key }
+    }
+
+    /// Writes `NAME.key`, then `NAME.pem`: for a moment the two do not belong together.
     pub(crate) fn write(&self, folder: &Path, name: &str) {
-        let pem = |kind: &str, der: &[u8]| {
-            use base64::{Engine, engine::general_purpose::STANDARD};
-            format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(der))
-        };
-        std::fs::write(folder.join(format!("{name}.key")), self.key.serialize_pem()).unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), pem("CERTIFICATE", &self.certificate)).unwrap();
+        replace(&folder.join(format!("{name}.key")), &self.key.serialize_pem());
+        replace(&folder.join(format!("{name}.pem")), &self.certificate.pem());
+    }
+
+    /// As rustls wants it.
+    pub(crate) fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        (vec![self.certificate.der().clone()], key)
     }
 }
 
@@ -38,13 +52,19 @@ impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     /// Writes its own certificate.
     pub(crate) fn write(&self, path: &Path) {
-        std::fs::write(path, self.0.pem()).unwrap();
+        replace(path, &self.0.pem());
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Issued {
@@ -52,33 +72,62 @@ impl Authority {
     }
 
     pub(crate) fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
+        let mut params = params(names);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
-        Issued { certificate, key }
+        Issued { certificate: params.signed_by(&key, &self.0).unwrap(), key }
+    }
+
+    /// The CRL of this number: these serials, good until this year.
+    pub(crate) fn crl(&self, serials: &[u64], number: u64, next_update: i32) -> String {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(next_update, 1, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: serials
+                .iter()
+                .map(|&serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: date_time_ymd(2020, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// A server that wants certificates of this authority from its clients.
     pub(crate) fn demanding(&self, shown: &Issued, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.0.pem().as_bytes()).unwrap()).unwrap();
+        roots.add(self.root()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(shown.key.serialize_pem().as_bytes()).unwrap();
-        let builder = builder.with_client_cert_verifier(verifier.build().unwrap());
-        builder.with_single_cert(vec![shown.certificate.clone()], key).unwrap()
+        let (chain, key) = shown.pair();
+        builder.with_client_cert_verifier(verifier.build().unwrap()).with_single_cert(chain, key).unwrap()
     }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+/// Moves a text in place: whoever looks sees the old one or all of the new one.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let passing = path.with_extension("passing");
+    std::fs::write(&passing, text).unwrap();
+    std::fs::rename(passing, path).unwrap();
 }
 
 /// A server that takes every client.
 pub(crate) fn showing(shown: &Issued) -> ServerConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = PrivateKeyDer::from_pem_slice(shown.key.serialize_pem().as_bytes()).unwrap();
-    builder.with_no_client_auth().with_single_cert(vec![shown.certificate.clone()], key).unwrap()
+    let (chain, key) = shown.pair();
+    builder.with_no_client_auth().with_single_cert(chain, key).unwrap()
 }
 
 /// Serves each connection whose handshake succeeds; answers the port.

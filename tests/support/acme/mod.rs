@@ -19,18 +19,14 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair, SerialNumber,
-};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rcgen::{CertificateSigningRequestParams, KeyPair, SerialNumber};
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
+use super::authority::{Authority, showing};
 pub(crate) use validate::look;
 
 /// Where validations are sent to: what DNS and ports 443 and 80 are to a real CA.
@@ -86,7 +82,7 @@ pub(crate) struct Ca {
 
 struct Inner {
     base: String,
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Authority,
     state: Mutex<State>,
     look: watch::Sender<Option<Look>>,
 }
@@ -146,16 +142,8 @@ impl Ca {
     pub(crate) async fn start_with(rules: Rules) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = builder.with_no_client_auth().with_single_cert(vec![own.der().clone()], key).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let issuer = Authority::new("acme");
+        let acceptor = TlsAcceptor::from(Arc::new(showing(&issuer.issue(&["localhost"]))));
         let state = Mutex::new(State { rules, ..State::default() });
         let inner = Arc::new(Inner { base: base.clone(), issuer, state, look: watch::channel(None).0 });
         let served = Arc::downgrade(&inner);
@@ -179,11 +167,11 @@ impl Ca {
 
     /// Writes the root by which it and its certificates are known.
     pub(crate) fn write_root(&self, path: &Path) {
-        std::fs::write(path, self.inner.issuer.pem()).unwrap();
+        self.inner.issuer.write(path);
     }
 
     pub(crate) fn root(&self) -> CertificateDer<'static> {
-        self.inner.issuer.der().clone()
+        self.inner.issuer.root()
     }
 
     /// Says where the hosts are; validations wait for it.
@@ -216,11 +204,11 @@ impl Ca {
 
     /// The certificate that a file would have held if it had been issued, `age` old and good for `left`; with its key.
     pub(crate) fn sign(&self, host: &str, age: Duration, left: Duration) -> String {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        (params.not_before, params.not_after) = ((SystemTime::now() - age).into(), (SystemTime::now() + left).into());
-        let signed = params.signed_by(&key, &self.inner.issuer).unwrap();
-        format!("{}{}", key.serialize_pem(), signed.pem())
+        let (begun, end) = (SystemTime::now() - age, SystemTime::now() + left);
+        let issued = self.inner.issuer.issue_with(&[host], |params| {
+            (params.not_before, params.not_after) = (begun.into(), end.into());
+        });
+        format!("{}{}", issued.key.serialize_pem(), issued.certificate.pem())
     }
 }
 

@@ -93,11 +93,11 @@ impl Inner {
         state.counted += 1;
         request.params.serial_number = Some(SerialNumber::from(state.counted));
         let signed = if state.rules.wrong_key {
-            request.params.signed_by(&KeyPair::generate().unwrap(), &self.issuer)
+            request.params.signed_by(&KeyPair::generate().unwrap(), &self.issuer.0)
         } else {
-            request.signed_by(&self.issuer)
+            request.signed_by(&self.issuer.0)
         };
-        let chain = format!("{}{}", signed.unwrap().pem(), self.issuer.pem());
+        let chain = format!("{}{}", signed.unwrap().pem(), self.issuer.0.pem());
         state.seen.issued += 1;
         state.orders[index].chain = Some(chain);
         state.orders[index].status = "valid";
