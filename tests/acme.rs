@@ -4,21 +4,19 @@ mod crashes;
 mod failures;
 mod restarts;
 
-use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName},
-};
+use rustls::pki_types::CertificateDer;
 use switchgate::{config, server};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::mpsc};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::support::{
     Client,
     acme::{Ca, Look, Rules, look},
     process::Process,
+    tls_client::{self, leaf, trusting},
     within,
 };
 
@@ -61,19 +59,9 @@ async fn connect(
     root: &CertificateDer<'static>,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let mut config = trusting(std::slice::from_ref(root), rustls::ALL_VERSIONS).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
-    let name = ServerName::try_from("a.test").unwrap();
-    within("TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
-}
-
-fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+    tls_client::connect(address, "a.test", config).await
 }
 
 #[test]

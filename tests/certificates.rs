@@ -1,14 +1,11 @@
 //! Which certificate a TLS client gets, and what happens when its files change.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName},
-};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::support::{
     Client,
@@ -16,7 +13,7 @@ use crate::support::{
     frames::{MASK, TEXT, frame},
     handshake,
     process::Process,
-    within,
+    tls_client::{self, leaf, trusting},
 };
 
 /// Writes a pair for these names; answers the certificate.
@@ -26,26 +23,14 @@ fn issue(folder: &Path, file: &str, names: &[&str]) -> CertificateDer<'static> {
     issued.certificate.into()
 }
 
-/// A client that trusts these, and offers `name` in its handshake unless it is an address.
+/// A client that trusts these.
 async fn connect(
     address: &str,
     name: &'static str,
     trusted: &[CertificateDer<'static>],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    for root in trusted {
-        roots.add(root.clone()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-    let stream = TcpStream::connect(address).await?;
-    let connector = TlsConnector::from(config);
-    within("TLS handshake", connector.connect(ServerName::try_from(name).unwrap(), stream)).await
-}
-
-fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    let config = trusting(trusted, rustls::ALL_VERSIONS).with_no_client_auth();
+    tls_client::connect(address, name, config).await
 }
 
 fn front(tls: &str) -> String {

@@ -3,14 +3,10 @@
 use std::{path::Path, sync::Arc};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
-use rustls::{
-    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-    version,
-};
+use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion, version};
 use switchgate::net::handshakes::Ending;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::support::{
     Client, Proxy, Upstream, accepted,
@@ -18,7 +14,7 @@ use crate::support::{
     frames::{MASK, TEXT, frame},
     handshake,
     process::Process,
-    within,
+    tls_client::{self, development_root, trusting},
 };
 
 /// A client's certificate.
@@ -39,11 +35,7 @@ fn client(
     identity: Option<&Issued>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-    let builder = builder.with_root_certificates(roots);
+    let builder = trusting(&[development_root(folder)], versions);
     Arc::new(match identity {
         Some(identity) => {
             let (chain, key) = identity.pair();
@@ -58,10 +50,7 @@ const V12: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const V13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 async fn connect(address: &str, config: &Arc<ClientConfig>) -> std::io::Result<Client<TlsStream<TcpStream>>> {
-    let stream = TcpStream::connect(address).await?;
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = within("TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await?;
-    Ok(Client::new(stream))
+    Ok(Client::new(tls_client::connect(address, "localhost", Arc::clone(config)).await?))
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";

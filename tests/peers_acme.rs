@@ -1,19 +1,22 @@
 //! Certificates from an ACME server that nobody here wrote: Let's Encrypt's Pebble, which refuses a good part of all nonces.
 
-use std::{net::TcpListener, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
-use crate::support::{Client, authority::Issued, process::Process, within};
+use crate::support::{
+    Client,
+    authority::Issued,
+    process::Process,
+    tls_client::{self, trusting},
+    within,
+};
 
 /// A program on the search path; where peers are required, a missing one fails the test.
 fn program(name: &str) -> Option<PathBuf> {
@@ -113,13 +116,8 @@ async fn connect(
     name: &'static str,
     root: &CertificateDer<'static>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    within("TLS handshake", TlsConnector::from(config).connect(ServerName::try_from(name).unwrap(), stream)).await
+    let config = trusting(std::slice::from_ref(root), rustls::ALL_VERSIONS).with_no_client_auth();
+    tls_client::connect(("127.0.0.1", port), name, config).await
 }
 
 async fn two_certificates(challenge: &str) {

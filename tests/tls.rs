@@ -6,25 +6,27 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use rustls::{ClientConfig, pki_types::ServerName, version};
+use rustls::{ClientConfig, version};
 use switchgate::{
     config::model::{PairFiles, Unnamed, Versions},
     net::{certificates::Certificates, development, tls},
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, client::TlsStream};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
-use crate::support::{Client, Proxy, handshake, within};
+use crate::support::{
+    Client, Proxy, handshake,
+    tls_client::{self, development_root},
+    within,
+};
 
 const FRONT: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n\
                      tls = { certificate = \"leaf.pem\", key = \"leaf.key\", development = true }\n\
                      [[route]]\nupstream = \"u\"\n[upstream.u]\n";
 
 async fn connect(proxy: &Proxy, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(proxy.addresses[0]).await?;
-    let name = ServerName::try_from("localhost").unwrap();
-    within("TLS handshake", TlsConnector::from(config).connect(name, stream)).await
+    tls_client::connect(proxy.addresses[0], "localhost", config).await
 }
 
 fn trusting(folder: &Path) -> Arc<ClientConfig> {
@@ -36,12 +38,7 @@ async fn both_versions_of_tls_carry_a_websocket() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Proxy::start_in(&format!("{FRONT}url = \"builtin:echo\""), folder.path()).await;
     for version in [&version::TLS12, &version::TLS13] {
-        let mut roots = rustls::RootCertStore::empty();
-        use rustls::pki_types::pem::PemObject;
-        roots.add(rustls::pki_types::CertificateDer::from_pem_file(folder.path().join("ca.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config = tls_client::trusting(&[development_root(folder.path())], &[version]).with_no_client_auth();
         config.alpn_protocols = vec![b"spdy/3".to_vec(), b"http/1.1".to_vec()];
         let stream = connect(&proxy, Arc::new(config)).await.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));

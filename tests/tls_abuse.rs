@@ -2,12 +2,15 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use switchgate::net::{handshakes::Ending, tls};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio::io::AsyncWriteExt;
 
-use crate::support::{Proxy, process::Process, within};
+use crate::support::{
+    Proxy,
+    process::Process,
+    tls_client::{self, connect},
+    within,
+};
 
 fn front(tls: &str) -> String {
     format!(
@@ -116,29 +119,21 @@ async fn what_does_not_end_by_itself_ends_at_the_deadline() {
     }
 }
 
-async fn connect(address: &str, name: &'static str, config: Arc<ClientConfig>) -> bool {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let connector = TlsConnector::from(config);
-    within("TLS handshake", connector.connect(ServerName::try_from(name).unwrap(), stream)).await.is_ok()
-}
-
 #[tokio::test]
 async fn a_client_that_cannot_agree_is_told_apart_from_one_that_will_not() {
     let mut process = Process::start(&front("versions = \"modern\"\nunnamed = \"refuse\"")).await;
     let trusting = tls::client_config(Some(&process.folder.path().join("ca.pem"))).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let of = |versions: &[&'static rustls::SupportedProtocolVersion]| {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
-        Arc::new(builder.unwrap().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    let of = |version: &'static rustls::SupportedProtocolVersion| {
+        Arc::new(tls_client::trusting(&[], &[version]).with_no_client_auth())
     };
     let address = process.addresses[0].clone();
-    assert!(connect(&address, "localhost", Arc::clone(&trusting)).await);
+    connect(&address, "localhost", Arc::clone(&trusting)).await.unwrap();
     for (name, config, reason) in [
-        ("localhost", of(&[&rustls::version::TLS12]), "incompatible"),
-        ("localhost", of(&[&rustls::version::TLS13]), "client-alert"),
+        ("localhost", of(&rustls::version::TLS12), "incompatible"),
+        ("localhost", of(&rustls::version::TLS13), "client-alert"),
         ("other.test", trusting, "unknown-name"),
     ] {
-        assert!(!connect(&address, name, config).await);
+        connect(&address, name, config).await.unwrap_err();
         let failed = process.event("TLS handshake failed").await;
         assert_eq!(failed["reason"], reason, "{failed}");
     }
@@ -155,7 +150,7 @@ async fn each_ending_is_counted_once() {
     let address = proxy.addresses[0].to_string();
     let trusting = tls::client_config(Some(&folder.path().join("ca.pem"))).unwrap();
     for _ in 0..3 {
-        assert!(connect(&address, "localhost", Arc::clone(&trusting)).await);
+        connect(&address, "localhost", Arc::clone(&trusting)).await.unwrap();
     }
     for bytes in [REQUEST, &[0xff; 5], &[0xff; 1]] {
         let mut client = proxy.connect().await;

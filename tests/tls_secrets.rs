@@ -8,32 +8,27 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, HandshakeKind, KeyLog, RootCertStore, SupportedProtocolVersion,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConfig, HandshakeKind, KeyLog, SupportedProtocolVersion,
     version::{TLS12, TLS13},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use crate::support::{Client, Proxy, process::Process, within};
+use crate::support::{
+    Client, Proxy,
+    process::Process,
+    tls_client::{self, development_root, trusting},
+};
 
 const LISTENER: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[listener.tls]\ncertificate = \"leaf.pem\"\n\
                         key = \"leaf.key\"\ndevelopment = true\n";
 const ROUTE: &str = "[[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n";
 
 fn client(folder: &Path, version: &'static SupportedProtocolVersion) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    builder.with_root_certificates(roots).with_no_client_auth()
+    trusting(&[development_root(folder)], &[version]).with_no_client_auth()
 }
 
 /// One request on a connection of its own; how its handshake went.
 async fn ask(address: &str, config: &Arc<ClientConfig>) -> HandshakeKind {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = within("TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await.unwrap();
+    let stream = tls_client::connect(address, "localhost", Arc::clone(config)).await.unwrap();
     let mut client = Client::new(stream);
     // Tickets of TLS 1.3 come after the handshake, and before the answer.
     assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.status, 200);

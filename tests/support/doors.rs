@@ -1,14 +1,14 @@
 //! The same gate by three doors: in clear, over TLS, over HTTP/2. One table of requests serves all.
 
-use std::{future::poll_fn, path::PathBuf, sync::Arc};
+use std::{future::poll_fn, path::PathBuf};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::ClientConfig;
 use switchgate::{http2::Http2Stream, net::tls};
 use tokio::{net::TcpStream, task::JoinHandle};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
 use super::{Answer, Client, Proxy, within};
 
@@ -55,9 +55,7 @@ impl Gate {
         let config = tls::client_config(Some(&self.ca())).unwrap();
         let mut config = ClientConfig::clone(&config);
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        let stream = TcpStream::connect(self.proxy.addresses[1]).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        within("TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
+        super::tls_client::connect(self.proxy.addresses[1], "localhost", config).await.unwrap()
     }
 
     pub(crate) async fn http2(&self) -> Http2Client {

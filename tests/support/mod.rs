@@ -21,6 +21,7 @@ pub(crate) mod doors;
 pub(crate) mod frames;
 pub(crate) mod http2_upstream;
 pub(crate) mod process;
+pub(crate) mod tls_client;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
