@@ -66,7 +66,7 @@ impl ClientConnections {
         {
             tracing::warn!(
                 listener = %limited.listener,
-                client = %network,
+                client = %network.first(),
                 refused,
                 "max_connections_per_client reached; closing what this client opens beyond it"
             );

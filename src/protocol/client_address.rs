@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, header::FORWARDED};
 
 use super::{
     address::PeerAddress,
-    forwarded::{Cidr, CidrError, Trust},
+    forwarded::Trust,
+    network::{Network, NetworkError},
     request_target::Authority,
     token_list,
 };
@@ -27,15 +28,15 @@ const MAX_HOPS: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedPeer {
     /// Those of a network.
-    Network(Cidr),
+    Network(Network),
     /// Those that come over a Unix-domain socket, written `unix`.
     Local,
 }
 
 impl FromStr for TrustedPeer {
-    type Err = CidrError;
+    type Err = NetworkError;
 
-    fn from_str(text: &str) -> Result<Self, CidrError> {
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
         if text == "unix" { Ok(Self::Local) } else { text.parse().map(Self::Network) }
     }
 }

@@ -1,9 +1,77 @@
-//! What counts as one client: a network, not an address.
+//! Networks: which peers are trusted, and what counts as one client.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
 };
+
+/// Addresses that begin with the same bits; written `10.0.0.0/8`, or as the one address that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    first: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither an address nor a network; write `10.0.0.0/8` or `::1`")]
+pub struct NetworkError;
+
+impl Network {
+    fn around(address: IpAddr, prefix: u8) -> Self {
+        let first = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(u32::from(32u8.saturating_sub(prefix))).unwrap_or(0);
+                Ipv4Addr::from(u32::from(address) & mask).into()
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(u32::from(128u8.saturating_sub(prefix))).unwrap_or(0);
+                Ipv6Addr::from(u128::from(address) & mask).into()
+            }
+        };
+        Self { first, prefix }
+    }
+
+    /// Its first address.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// Whether `address` is in the network. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Self::around(address.to_canonical(), self.prefix) == *self
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NetworkError)?;
+        let longest: u8 = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| NetworkError))?;
+        if prefix > longest {
+            return Err(NetworkError);
+        }
+        // Addresses are compared as IPv4 where they are that, so this has to be written so too.
+        let (address, prefix) = match (address.to_canonical(), prefix.checked_sub(96)) {
+            (address @ IpAddr::V4(_), Some(prefix)) if longest == 128 => (address, prefix),
+            _ => (address, prefix),
+        };
+        Ok(Self::around(address, prefix))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
 
 /// How much of an address stands for a client.
 ///
@@ -22,29 +90,11 @@ impl Default for ClientPrefixes {
     }
 }
 
-/// The network of one client, as its first address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Network(IpAddr);
-
 impl ClientPrefixes {
     /// The network of an address. An IPv4 address mapped into IPv6 counts as IPv4.
     pub fn network(self, address: IpAddr) -> Network {
-        Network(match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(u32::from(32u8.saturating_sub(self.v4))).unwrap_or(0);
-                Ipv4Addr::from(u32::from(address) & mask).into()
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(u32::from(128u8.saturating_sub(self.v6))).unwrap_or(0);
-                Ipv6Addr::from(u128::from(address) & mask).into()
-            }
-        })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let address = address.to_canonical();
+        Network::around(address, if address.is_ipv4() { self.v4 } else { self.v6 })
     }
 }
 
@@ -76,6 +126,35 @@ mod tests {
             assert_eq!(of(a) == of(b), same, "{prefixes:?}: {a} and {b}");
         }
         let network = usual.network("2001:db8:1:2:3:4:5:6".parse().unwrap());
-        assert_eq!(network.to_string(), "2001:db8:1:2::");
+        assert_eq!(
+            (network.first().to_string(), network.to_string()),
+            ("2001:db8:1:2::".into(), "2001:db8:1:2::/64".into())
+        );
+    }
+
+    #[test]
+    fn a_network_contains_what_begins_like_it() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.200.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("::1", "::1", true),
+            ("::1", "::2", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::ffff:10.0.0.1", "10.0.0.2", false),
+            ("::ffff:10.0.0.0/104", "::ffff:10.2.3.4", true),
+            ("::ffff:0:0/96", "203.0.113.9", true),
+            ("::/0", "203.0.113.9", false),
+            ("::/0", "2001:db8::1", true),
+            ("10.1.2.3/8", "10.200.0.1", true),
+            ("::ffff:10.0.0.1/95", "10.0.0.1", false),
+            ("::ffff:10.0.0.1/64", "::1", true),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network} {address}");
+        }
+        assert!("10.0.0.0/33".parse::<Network>().is_err() && "host".parse::<Network>().is_err());
     }
 }
