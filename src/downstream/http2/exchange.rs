@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -46,16 +46,60 @@ pub(super) async fn serve<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
     S::Future: Send,
 {
-    let is_head = request.method() == Method::HEAD;
+    let method = request.method().clone();
+    let Some(Understood { request, asked, tunnel, wanted }) = understand(request, connection, &limits) else {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    let Some(response) = answered(pin!(service.oneshot(request)), &mut respond, wanted).await else { return };
+    let (mut head, body) = response.into_parts();
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    protocol::translate_response(&mut head, asked);
+    if switched {
+        // Everything else in the answer is for hops of HTTP/1.1.
+        if let Some(tunnel) = tunnel {
+            tunnel.open(&mut respond, head);
+        }
+        return;
+    }
+    send(&mut respond, head, body, &method, limits.write_timeout).await;
+}
+
+/// A request in the terms of HTTP/1.1.
+struct Understood {
+    request: Request<Body>,
+    asked: Asked,
+    /// The stream, where it is no body.
+    tunnel: Option<Tunnel>,
+    /// Told once the body is asked for, where the client waits for a 100.
+    wanted: Option<Arc<Notify>>,
+}
+
+/// What the client sends after a request without a body, and who waits for it.
+struct Tunnel {
+    stream: RecvStream,
+    switch: oneshot::Sender<Wire>,
+}
+
+impl Tunnel {
+    /// Answers, and hands the stream over.
+    fn open(self, respond: &mut SendResponse<Bytes>, head: http::response::Parts) {
+        if let Ok(send) = reply(respond, head, false) {
+            // Nobody waits for it when a stop has cut the handshake; then the stream is reset by its end.
+            let _cut = self.switch.send(Wire::boxed(Http2Stream::new(send, self.stream)));
+        }
+    }
+}
+
+/// `None` on a system without random bytes, which has no keys either.
+fn understand(
+    request: Request<RecvStream>,
+    connection: Arc<Connection>,
+    limits: &ConnectionLimits,
+) -> Option<Understood> {
     let (mut head, stream) = request.into_parts();
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     let protocol = protocol.as_ref().map(h2::ext::Protocol::as_str);
-    let translated = match random() {
-        Some(nonce) => protocol::translate_request(&mut head, protocol, nonce, limits.max_header_count),
-        // A system without random bytes has no keys either.
-        None => return respond.send_reset(Reason::INTERNAL_ERROR),
-    };
-    let asked = match translated {
+    let asked = match protocol::translate_request(&mut head, protocol, random()?, limits.max_header_count) {
         Ok(asked) => asked,
         Err(error) => {
             head.extensions.insert(Malformed::Framing(error));
@@ -64,71 +108,77 @@ pub(super) async fn serve<S>(
     };
     head.extensions.insert(connection);
     // A client that waits for a 100 is told once its body is asked for (RFC 9110 section 10.1.1): a refusal spares it.
-    let mut waits = token_list::contains(&head.headers, &EXPECT, "100-continue");
-    let wanted = Arc::new(Notify::new());
+    let wanted = token_list::contains(&head.headers, &EXPECT, "100-continue").then(Arc::default);
     let (switch, pending) = oneshot::channel();
-    let (request, stream) = match asked {
+    let (body, tunnel) = match asked {
         Asked::Response => {
-            let body = Inbound::new(&head.headers, stream).within(limits.body_timeout).telling(&wanted);
-            let body = if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() };
-            (Request::from_parts(head, body), None)
+            let mut body = Inbound::new(&head.headers, stream).within(limits.body_timeout);
+            if let Some(wanted) = &wanted {
+                body = body.telling(wanted);
+            }
+            (if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() }, None)
         }
         Asked::WebSocket => {
             head.extensions.insert(PendingSwitch::new(pending));
-            (Request::from_parts(head, bodies::empty()), Some(stream))
+            (bodies::empty(), Some(Tunnel { stream, switch }))
         }
         // It will be refused; what it sends is not looked at.
         Asked::Tunnel => {
             if protocol.is_some() {
                 head.extensions.insert(Malformed::Framing(FramingError::UnknownProtocol));
             }
-            (Request::from_parts(head, bodies::empty()), Some(stream))
+            (bodies::empty(), Some(Tunnel { stream, switch }))
         }
     };
-    let mut answer = pin!(service.oneshot(request));
-    let answered = loop {
+    Some(Understood { request: Request::from_parts(head, body), asked, tunnel, wanted })
+}
+
+/// Waits for the answer; `None` when the request was taken back before.
+async fn answered(
+    mut answer: Pin<&mut impl Future<Output = Result<Response<Body>, Infallible>>>,
+    respond: &mut SendResponse<Bytes>,
+    mut wanted: Option<Arc<Notify>>,
+) -> Option<Response<Body>> {
+    loop {
         tokio::select! {
-            answered = &mut answer => break answered,
-            // Taken back before its answer: whatever is done for it ends here.
-            _gone = poll_fn(|cx| respond.poll_reset(cx)) => return,
-            () = wanted.notified(), if waits => {
-                waits = false;
+            answered = &mut answer => return match answered {
+                Ok(response) => Some(response),
+                Err(never) => match never {},
+            },
+            // Whatever is done for it ends here.
+            _gone = poll_fn(|cx| respond.poll_reset(cx)) => return None,
+            () = async { if let Some(wanted) = &wanted { wanted.notified().await } }, if wanted.is_some() => {
+                wanted = None;
                 let mut go_on = Response::new(());
                 *go_on.status_mut() = StatusCode::CONTINUE;
                 // A stream that is gone shows above.
                 let _gone = respond.send_informational(go_on);
             }
         }
-    };
-    let response = match answered {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
-    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let (mut head, body) = response.into_parts();
-    protocol::translate_response(&mut head, asked);
-    if switched {
-        // Everything else in the answer is for hops of HTTP/1.1.
-        if let (Some(stream), Ok(send)) = (stream, reply(&mut respond, head, false)) {
-            // Nobody waits for it when a stop has cut the handshake; then the stream is reset by its end.
-            let _cut = switch.send(Wire::boxed(Http2Stream::new(send, stream)));
-        }
-        return;
     }
-    let ends = is_head || body.is_end_stream();
+}
+
+async fn send(
+    respond: &mut SendResponse<Bytes>,
+    mut head: http::response::Parts,
+    body: Body,
+    method: &Method,
+    write_timeout: Duration,
+) {
+    let ends = method == Method::HEAD || body.is_end_stream();
     if let Some(length) = body.size_hint().exact().filter(|_| !ends) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
-    if let Ok(send) = reply(&mut respond, head, ends)
-        && !ends
-    {
-        match body::send(body, send, limits.write_timeout).await {
-            Ok(()) | Err(SendError::Lost) => {}
-            // The event of the request says so.
-            Err(SendError::Body(_)) => {}
-            Err(SendError::Stalled(limit)) => {
-                tracing::debug!(?limit, "the client took nothing of a response (limits.write_timeout)");
-            }
+    let Ok(send) = reply(respond, head, ends) else { return };
+    if ends {
+        return;
+    }
+    match body::send(body, send, write_timeout).await {
+        Ok(()) | Err(SendError::Lost) => {}
+        // The event of the request says so.
+        Err(SendError::Body(_)) => {}
+        Err(SendError::Stalled(limit)) => {
+            tracing::debug!(?limit, "the client took nothing of a response (limits.write_timeout)");
         }
     }
 }
