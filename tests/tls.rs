@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{SinkExt, StreamExt};
 use rustls::{ClientConfig, version};
 use switchgate::{
     config::model::{PairFiles, Unnamed, Versions},
@@ -13,10 +12,9 @@ use switchgate::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, client::TlsStream};
-use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
 use crate::support::{
-    Client, Proxy, handshake,
+    Client, Proxy, handshake, library,
     tls_client::{self, development_root},
     within,
 };
@@ -76,12 +74,7 @@ async fn secure_backend(folder: &Path) -> u16 {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-                while let Some(Ok(message)) = socket.next().await {
-                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
+                library::echo(stream).await;
             });
         }
     });
@@ -95,15 +88,7 @@ async fn a_library_client_talks_wss_to_a_wss_backend() {
     let text = format!("{FRONT}url = \"https://localhost:{port}\"\nca = \"ca.pem\"");
     let proxy = Proxy::start_in(&text, folder.path()).await;
     let stream = connect(&proxy, trusting(folder.path())).await.unwrap();
-    let request = "wss://localhost/".into_client_request().unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-    for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
-        let message = Message::binary(vec![7; size]);
-        socket.send(message.clone()).await.unwrap();
-        assert_eq!(within("echo", socket.next()).await.unwrap().unwrap(), message);
-    }
-    socket.close(None).await.unwrap();
-    assert!(within("close", socket.next()).await.unwrap().unwrap().is_close());
+    library::messages_of_every_size("wss://localhost/", stream).await;
 }
 
 #[tokio::test]

@@ -5,12 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures_util::{SinkExt, StreamExt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
-use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
-use crate::support::{Client, Proxy, handshake, process::Process, within};
+use crate::support::{Client, Proxy, handshake, library, process::Process, within};
 
 const PLAIN: &str = "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -32,24 +30,11 @@ async fn a_websocket_passes_messages_of_every_size() {
     let listener = UnixListener::bind(folder.path().join("chat.sock")).unwrap();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                return;
-            }
-        }
+        library::echo(stream).await;
     });
     let proxy = Proxy::start_in(&config(""), folder.path()).await;
     let stream = TcpStream::connect(proxy.addresses[0]).await.unwrap();
-    let request = "ws://gate.test/".into_client_request().unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
-    for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
-        let message = Message::binary(vec![7; size]);
-        socket.send(message.clone()).await.unwrap();
-        assert_eq!(within("echo", socket.next()).await.unwrap().unwrap(), message);
-    }
-    socket.close(None).await.unwrap();
-    assert!(within("close", socket.next()).await.unwrap().unwrap().is_close());
+    library::messages_of_every_size("ws://gate.test/", stream).await;
 }
 
 #[tokio::test]

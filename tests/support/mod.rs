@@ -20,6 +20,7 @@ pub(crate) mod authority;
 pub(crate) mod doors;
 pub(crate) mod frames;
 pub(crate) mod http2_upstream;
+pub(crate) mod library;
 pub(crate) mod process;
 pub(crate) mod tls_client;
 
