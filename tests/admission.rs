@@ -195,11 +195,7 @@ async fn what_is_wrong_otherwise_uses_up_nothing() {
             assert_eq!(client.ask(&bad).await.status, status);
         }
     }
-    client.send(handshake("")).await;
-    let mut peer = upstream.accept().await;
-    peer.head().await;
-    peer.send(accepted("")).await;
-    assert_eq!(client.answer().await.status, 101);
+    let _peer = upstream.switch(&mut client).await;
     // And what is refused for want of room is not dialled.
     assert_eq!(proxy.open(2, "").await.0.status, 503);
     assert!(!upstream.was_dialled());

@@ -7,12 +7,21 @@ use switchgate::net::Wire;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::support::{
-    Client, Upstream, accepted,
+    Client, Upstream,
     frames::{BINARY, MASK, TEXT, close, frame},
     handshake,
     process::{DEVELOPMENT, Process},
     within,
 };
+
+/// A request that its upstream has, and has not answered: both ends.
+async fn under_way(process: &Process, upstream: &mut Upstream) -> (Client<TcpStream>, Client<TcpStream>) {
+    let mut client = process.connect().await;
+    client.send("GET /slow HTTP/1.1\r\nHost: gate.test\r\n\r\n").await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    (client, peer)
+}
 
 #[tokio::test]
 async fn sigterm_lets_requests_finish_ends_relays_after_the_grace_and_exits_0() {
@@ -24,16 +33,9 @@ async fn sigterm_lets_requests_finish_ends_relays_after_the_grace_and_exits_0() 
     ))
     .await;
     let mut socket = process.connect().await;
-    socket.send(handshake("")).await;
-    let mut relayed = upstream.accept().await;
-    relayed.head().await;
-    relayed.send(accepted("")).await;
-    assert_eq!(socket.answer().await.status, 101);
+    let mut relayed = upstream.switch(&mut socket).await;
     let mut idle = process.connect().await;
-    let mut busy = process.connect().await;
-    busy.send("GET /slow HTTP/1.1\r\nHost: gate.test\r\n\r\n").await;
-    let mut asked = upstream.accept().await;
-    asked.head().await;
+    let (mut busy, mut asked) = under_way(&process, &mut upstream).await;
 
     process.terminate();
     process.event("stopping").await;
@@ -221,15 +223,8 @@ async fn a_second_sigterm_cuts_at_once() {
     let drain = "grace = \"60s\"\nspread = \"30s\"";
     let mut process = Process::start(&front(false, &upstream.url, "frames = \"off\"", drain)).await;
     let mut socket = process.connect().await;
-    socket.send(handshake("")).await;
-    let mut relayed = upstream.accept().await;
-    relayed.head().await;
-    relayed.send(accepted("")).await;
-    assert_eq!(socket.answer().await.status, 101);
-    let mut busy = process.connect().await;
-    busy.send("GET /slow HTTP/1.1\r\nHost: gate.test\r\n\r\n").await;
-    let mut asked = upstream.accept().await;
-    asked.head().await;
+    let mut relayed = upstream.switch(&mut socket).await;
+    let (mut busy, mut asked) = under_way(&process, &mut upstream).await;
 
     process.terminate();
     process.event("stopping").await;
@@ -252,11 +247,7 @@ async fn a_frame_under_way_is_finished_before_the_close() {
         let drain = "grace = \"20s\"\nspread = \"100ms\"\ncode = 1012";
         let mut process = Process::start(&front(tls, &upstream.url, "close_timeout = \"20s\"", drain)).await;
         let mut client = process.connect_either().await;
-        client.send(handshake("")).await;
-        let mut peer = upstream.accept().await;
-        peer.head().await;
-        peer.send(accepted("")).await;
-        assert_eq!(client.answer().await.status, 101);
+        let mut peer = upstream.switch(&mut client).await;
 
         let payload = (0..size).map(|at: u32| at.wrapping_mul(31).to_le_bytes()[1]).collect::<Vec<u8>>();
         let sent = frame(BINARY, &payload, None);

@@ -26,11 +26,7 @@ async fn switched(route: &str, rest: &str) -> (Proxy, Client<TcpStream>, Client<
     let mut upstream = Upstream::start().await;
     let proxy = Proxy::before(&upstream.url, route, rest).await;
     let mut client = proxy.connect().await;
-    client.send(handshake("")).await;
-    let mut peer = upstream.accept().await;
-    peer.head().await;
-    peer.send(accepted("")).await;
-    assert_eq!(client.answer().await.status, 101);
+    let peer = upstream.switch(&mut client).await;
     (proxy, client, peer)
 }
 
@@ -68,12 +64,12 @@ async fn half_a_close_is_carried_across_either_way() {
 #[tokio::test]
 async fn a_reset_of_one_side_ends_the_other_at_once() {
     let (_proxy, client, mut peer) = bytes("idle_timeout = \"off\"", "").await;
-    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_drop(&client.stream);
     drop(client);
     within("end of the upstream side", peer.rest()).await;
 
     let (_proxy, mut client, peer) = bytes("idle_timeout = \"off\"", "").await;
-    socket2::SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_drop(&peer.stream);
     drop(peer);
     within("end of the client side", client.rest()).await;
 }
@@ -86,7 +82,7 @@ async fn a_reset_is_noticed_while_the_other_side_takes_nothing() {
     while let Ok(written) = tokio::time::timeout(Duration::from_millis(500), client.stream.write(&chunk)).await {
         written.unwrap();
     }
-    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    reset_on_drop(&client.stream);
     drop(client);
     // Only then is it read: the relay must have ended by itself.
     within("end of the upstream side", peer.rest()).await;

@@ -249,6 +249,19 @@ impl Upstream {
         Client::new(within("connection upstream", self.accepted.recv()).await.unwrap())
     }
 
+    /// Takes a client's opening handshake through; its peer in the WebSocket.
+    pub(crate) async fn switch(
+        &mut self,
+        client: &mut Client<impl AsyncRead + AsyncWrite + Unpin>,
+    ) -> Client<TcpStream> {
+        client.send(handshake("")).await;
+        let mut peer = self.accept().await;
+        peer.head().await;
+        peer.send(accepted("")).await;
+        assert_eq!(client.answer().await.status, 101);
+        peer
+    }
+
     pub(crate) fn was_dialled(&mut self) -> bool {
         self.accepted.try_recv().is_ok()
     }
