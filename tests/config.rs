@@ -1,5 +1,8 @@
 //! The config file: the shipped example, the schema, and what a mistake looks like.
 
+mod mistakes;
+mod values;
+
 use std::path::Path;
 
 use switchgate::config;
