@@ -1,7 +1,17 @@
 //! TLS to upstreams: whom we trust, whom they trust, and what an operator reads when they do not.
 
-use rcgen::date_time_ymd;
-use rustls::version::{TLS12, TLS13};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::{PublicKeyData, date_time_ymd};
+use rustls::{
+    ServerConfig, SupportedProtocolVersion,
+    crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
+    pki_types::PrivateKeyDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::support::{
     Client,
-    authority::{self, Authority, raw, serve, showing},
+    authority::{self, Authority, Issued, raw, serve, showing},
     handshake,
     process::{Process, shell},
 };
@@ -238,4 +248,43 @@ async fn a_pinned_key_counts_besides_the_chain_and_the_log_says_which_was_seen()
     assert_eq!(process.connect().await.ask(upgrade).await.status, 101);
     assert_eq!(process.connect().await.ask(&both("strange")[0]).await.status, 502);
     assert_eq!(process.event("upstream failed").await["rule"], "upstream-tls-unknown-issuer", "a pin is no root");
+}
+
+/// Shows these certificates, and signs with the key of `signer`.
+fn pretending(chain: &[&Issued], signer: &Issued, version: &'static SupportedProtocolVersion) -> ServerConfig {
+    let chain = chain.iter().map(|issued| issued.certificate.der().clone()).collect();
+    let key = PrivateKeyDer::try_from(signer.key.serialize_der()).unwrap();
+    let pair = CertifiedKey::new(chain, any_supported_type(&key).unwrap());
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+    builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_is_of_no_use_to_whoever_lacks_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new("ours");
+    ours.write(&folder.path().join("ca.pem"));
+    let (pinned, other) = (ours.issue(&["localhost"]), ours.issue(&["localhost"]));
+    let hash = digest(&SHA256, &pinned.key.subject_public_key_info());
+    let keys = format!("ca = \"ca.pem\"\npin = \"sha256/{}\"", STANDARD.encode(hash));
+    let unpinned = "ca = \"ca.pem\"".to_owned();
+    let mut upstreams = Vec::new();
+    for (name, version) in [("12", &TLS12), ("13", &TLS13)] {
+        for (who, chain, signer, keys, status) in [
+            ("honest", vec![&pinned], &pinned, &keys, 200),
+            // It shows the one that is pinned too, behind its own.
+            ("behind", vec![&other, &pinned], &other, &keys, 502),
+            ("thief", vec![&pinned], &other, &keys, 502),
+            ("unpinned", vec![&pinned], &other, &unpinned, 502),
+        ] {
+            let port = serve(pretending(&chain, signer, version), authority::web).await;
+            upstreams.push((format!("{who}{name}"), port, keys, status));
+        }
+    }
+    let text: Vec<_> = upstreams.iter().map(|(name, port, keys, _)| (name.as_str(), *port, keys.as_str())).collect();
+    let process = Process::start_in(&config(&text), folder).await;
+    for (name, _, _, status) in &upstreams {
+        assert_eq!(process.connect().await.ask(&both(name)[0]).await.status, *status, "{name}");
+    }
 }
