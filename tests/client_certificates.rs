@@ -1,5 +1,7 @@
 //! Certificates of clients: who is let in, what upstreams are told, and that nobody else can tell it.
 
+mod chains;
+
 use std::{path::Path, sync::Arc};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};

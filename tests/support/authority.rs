@@ -50,11 +50,28 @@ impl Issued {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self(CertifiedIssuer::self_signed(Self::params(name, 0), KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// One that may have another below it.
+    pub(crate) fn above(name: &str) -> Self {
+        Self(CertifiedIssuer::self_signed(Self::params(name, 1), KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// One whose own certificate is of this one.
+    pub(crate) fn below(&self, name: &str, serial: u64) -> Self {
+        let mut params = Self::params(name, 0);
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.use_authority_key_identifier_extension = true;
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+    }
+
+    fn params(name: &str, below: u8) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params
     }
 
     /// Its own certificate.
