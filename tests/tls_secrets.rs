@@ -14,6 +14,7 @@ use rustls::{
 
 use crate::support::{
     Client, Proxy,
+    authority::Authority,
     process::Process,
     tls_client::{self, development_root, trusting},
 };
@@ -74,6 +75,25 @@ async fn secrets_are_logged_where_the_command_line_says_and_nowhere_else() {
             assert_eq!(mode & 0o777, 0o600);
         }
     }
+}
+
+#[tokio::test]
+async fn a_listener_that_reads_its_client_ca_again_goes_on_logging() {
+    let text = format!("{LISTENER}[listener.tls.client]\nca = \"clients.pem\"\nmode = \"optional\"\n{ROUTE}");
+    let folder = tempfile::tempdir().unwrap();
+    Authority::new("clients").write(&folder.path().join("clients.pem"));
+    let line = "exec \"$0\" --log-format json run --tls-key-log keys.log";
+    let mut process = Process::launch(&text, folder, "info", line).await;
+    let folder = process.folder.path().to_owned();
+    Authority::new("others").write(&folder.join("clients.pem"));
+    process.hang_up();
+    process.event("certificates read again; the next TLS handshake gets them").await;
+    let secrets = Arc::new(Secrets::default());
+    let mut config = client(&folder, &TLS13);
+    config.key_log = Arc::clone(&secrets) as Arc<dyn KeyLog>;
+    ask(&process.addresses[0], &Arc::new(config)).await;
+    let (expected, logged) = (secrets.0.lock().unwrap(), std::fs::read_to_string(folder.join("keys.log")).unwrap());
+    assert!(!expected.is_empty() && expected.iter().all(|line| logged.contains(line)), "{logged}");
 }
 
 #[tokio::test]
