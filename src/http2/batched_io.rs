@@ -121,11 +121,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> State<T> {
 
     /// Reads what there is into an empty buffer.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathers && self.reads == READS_A_TURN {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if self.gathers {
+            if self.reads == READS_A_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.reads += 1;
         }
-        self.reads += 1;
         let mut buffer = SPARE_AHEAD.take();
         buffer.resize(MOST, 0);
         let mut fresh = ReadBuf::new(&mut buffer);

@@ -240,3 +240,6 @@ where
         if self.farewell.poll_elapsed(cx) { Poll::Ready(Ended::Closed) } else { Poll::Pending }
     }
 }
+
+#[cfg(test)]
+mod tests;
