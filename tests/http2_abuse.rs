@@ -1,6 +1,8 @@
 //! What HTTP/2 lets a hostile client do, frame by frame: its connection ends, and nobody else's.
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use std::time::Duration;
+
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
@@ -248,6 +250,33 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
         if next_frame(&mut raw).await == (RST_STREAM, vec![0, 0, 0, 7]) {
             refused += 1;
         }
+    }
+}
+
+#[tokio::test]
+async fn the_settings_of_the_gate_do_not_wait_for_those_of_the_client() {
+    let gate = Gate::echo("").await;
+    let mut silent = Client::new(gate.secure(&[b"h2"]).await);
+    assert_eq!(next_frame(&mut silent).await.0, SETTINGS);
+}
+
+#[tokio::test]
+async fn wide_windows_of_a_client_that_reads_nothing_hold_back_the_backend() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let mut client = begun(&gate).await;
+    let windows =
+        [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0])];
+    let ask = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request());
+    client.write_all(&[windows.concat(), ask].concat()).await.unwrap();
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let flood = vec![1; 64 * 1024];
+    let mut taken = 0;
+    while let Ok(written) = timeout(Duration::from_millis(500), peer.stream.write(&flood)).await {
+        taken += written.unwrap();
+        assert!(taken < 64 << 20, "the backend could send {taken} bytes that nobody reads");
     }
 }
 
