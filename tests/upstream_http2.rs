@@ -1,5 +1,7 @@
 //! Upstreams over HTTP/2 (`protocol = "h2"`): shared connections, and WebSockets where they are offered (RFC 8441).
 
+mod sharing;
+
 use std::time::Duration;
 
 use h2::{Reason, ext::Protocol};
@@ -73,7 +75,8 @@ async fn what_it_selects_unasked_or_refuses_is_no_websocket() {
     client.send(handshake("")).await;
     let (_request, mut respond) = upstream.accept().await;
     answer(&mut respond, 403, "no");
-    assert_eq!(client.answer().await.status, 403);
+    assert!(client.head().await.starts_with("HTTP/1.1 403 "));
+    client.take("2\r\nno\r\n".len()).await;
 }
 
 #[tokio::test]
@@ -153,10 +156,19 @@ async fn a_refused_stream_and_a_goaway_lead_to_another_connection() {
     assert_eq!(upstream.connections(), 2);
     // What may have been looked at is not said again.
     let mut upload = proxy.connect().await;
-    upload.send("POST / HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 3\r\n\r\nabc").await;
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    upload.send(format!("POST / HTTP/1.1\r\nHost: gate.test\r\n{chunked}")).await;
     let (_request, mut respond) = upstream.accept().await;
     respond.send_reset(Reason::REFUSED_STREAM);
     assert_eq!(upload.answer().await.status, 502);
+    // Nor what was refused twice.
+    let mut unlucky = proxy.connect().await;
+    unlucky.send(GET).await;
+    for _ in 0..2 {
+        let (_request, mut respond) = upstream.accept().await;
+        respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    assert_eq!(unlucky.answer().await.status, 502);
     let before = upstream.connections();
     let mut socket = proxy.connect().await;
     socket.send(handshake("")).await;
@@ -182,10 +194,11 @@ async fn a_refused_stream_and_a_goaway_lead_to_another_connection() {
 async fn a_silent_upstream_is_a_504_and_a_client_that_leaves_is_told_on() {
     let mut upstream = Http2Upstream::with_websockets().await;
     let proxy = before(&upstream, "").await;
-    for request in [GET.to_owned(), handshake("")] {
+    for (number, request) in [GET.to_owned(), handshake("")].into_iter().enumerate() {
         let mut client = proxy.connect().await;
         client.send(&request).await;
         let (_request, mut respond) = upstream.accept().await;
+        assert_eq!(upstream.connections(), number + 1, "one that fell silent is not asked again");
         assert_eq!(client.answer().await.status, 504, "{request}");
         let reset = within("reset", std::future::poll_fn(|cx| respond.poll_reset(cx))).await.unwrap();
         assert_eq!(reset, Reason::CANCEL);
