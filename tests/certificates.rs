@@ -10,10 +10,12 @@ use tokio_rustls::client::TlsStream;
 use crate::support::{
     Client,
     authority::{Authority, Issued},
+    doors::http2_request,
     frames::{MASK, TEXT, frame},
     handshake,
     process::Process,
     tls_client::{self, leaf, trusting},
+    within,
 };
 
 /// Writes a pair for these names; answers the certificate.
@@ -29,7 +31,18 @@ async fn connect(
     name: &'static str,
     trusted: &[CertificateDer<'static>],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = trusting(trusted, rustls::ALL_VERSIONS).with_no_client_auth();
+    connect_with(address, name, trusted, &[]).await
+}
+
+/// The same with a client that speaks these protocols.
+async fn connect_with(
+    address: &str,
+    name: &'static str,
+    trusted: &[CertificateDer<'static>],
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut config = trusting(trusted, rustls::ALL_VERSIONS).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     tls_client::connect(address, name, config).await
 }
 
@@ -89,6 +102,14 @@ async fn a_request_for_another_route_than_the_handshakes_is_misdirected() {
     let upgrade = handshake("").replacen("Host: gate.test", "Host: b.test", 1);
     let mut client = Client::new(connect(&process.addresses[0], "a.test", &both).await.unwrap());
     assert_eq!(client.ask(upgrade).await.status, 421);
+    // Over HTTP/2 too, where browsers share connections among hosts.
+    for (host, status) in [("a.test", 200), ("b.test", 421)] {
+        let stream = connect_with(&process.addresses[0], "a.test", &both, &[b"h2"]).await.unwrap();
+        let (mut requests, connection) = within("HTTP/2", h2::client::handshake(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let (response, _send) = requests.send_request(http2_request(&get(host)), true).unwrap();
+        assert_eq!(within("response", response).await.unwrap().status(), status, "{host}");
+    }
 }
 
 #[tokio::test]
