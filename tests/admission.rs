@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::support::{
     ACCEPT, Answer, Client, Proxy, Upstream, accepted, connect_from,
+    doors::{Gate, http2_request},
     frames::{MASK, TEXT, close, frame, reset_on_drop},
     handshake,
     process::{DEVELOPMENT, Process},
@@ -178,6 +179,19 @@ async fn a_route_takes_so_many_a_second_and_refuses_the_rest() {
     }
     let most = 5 + begun.elapsed().as_secs() + 1;
     assert!((5..=most).contains(&opened), "{opened} of at most {most}");
+}
+
+#[tokio::test]
+async fn places_are_counted_over_http2_too() {
+    let gate = Gate::before("builtin:echo", "limits = { websockets = 1 }", "").await;
+    let mut http2 = gate.http2().await;
+    let socket = http2.websocket().await;
+    for mut http2 in [http2, gate.http2().await] {
+        assert_eq!(http2.ask(http2_request(&handshake(""))).await.status, 503);
+    }
+    drop(socket);
+    let free = async { while gate.http2().await.ask(http2_request(&handshake(""))).await.status != 200 {} };
+    within("a place", Box::pin(free)).await;
 }
 
 #[tokio::test]
