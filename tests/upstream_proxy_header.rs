@@ -96,6 +96,22 @@ async fn what_a_balancer_tells_is_told_on() {
 }
 
 #[tokio::test]
+async fn the_client_that_a_trusted_proxy_names_is_told_on() {
+    let mut upstream = Upstream::start().await;
+    let text = config("127.0.0.1:0", &upstream.url, "") + "proxy_protocol = \"v1\"\n";
+    let process = Process::start(&format!("trusted_proxies = \"127.0.0.0/8\"\n{text}")).await;
+    for request in [PLAIN.to_owned(), handshake("")] {
+        let mut client = process.connect().await;
+        client.send(request.replacen("\r\n", "\r\nX-Forwarded-For: 192.0.2.7\r\n", 1)).await;
+        // Of its port nothing was said.
+        let line = format!("PROXY TCP4 192.0.2.7 127.0.0.1 0 {}\r\n", ends(&client).1.port());
+        let mut peer = upstream.accept().await;
+        assert_eq!(String::from_utf8(peer.take(line.len()).await).unwrap(), line);
+        assert!(peer.head().await.starts_with("GET /"));
+    }
+}
+
+#[tokio::test]
 async fn version_2_names_them_and_the_request() {
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         let mut upstream = Upstream::start().await;
