@@ -272,12 +272,17 @@ impl Host {
     }
 
     async fn order(&self, ordering: &Ordering<'_>, days_left: Option<i64>, client: &Client) -> Result<String, Failed> {
+        // Whoever dies over it has asked the CA all the same, and must not ask anew at every start.
+        let failure = Failure { count: self.failed.saturating_add(1), refusal: false, told: None, chance: 0 };
+        let pause = schedule::pause(&self.acme.pace, failure);
+        let settings = self.whose().settings();
+        rest::keep(self.whose(), ordering.storage, &settings, failure.count, pause, rest::UNFINISHED);
         tracing::info!(
             listener = %self.listener,
             host = %self.name,
             directory = %self.acme.directory,
             challenge = self.acme.challenge.name(),
-            attempt = self.failed.saturating_add(1),
+            attempt = failure.count,
             days_left,
             "ordering a certificate"
         );

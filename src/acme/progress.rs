@@ -1,6 +1,6 @@
 //! The order that is about to be finalized, kept with its key: after a crash it is taken up instead of made a second time.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -104,6 +104,11 @@ impl Progress {
         let key = KeyPair::from_pem(text("key")?).map_err(|_| BROKEN)?;
         Ok(Self { account: account.to_owned(), url: url.to_owned(), key, since_s, taken_up })
     }
+}
+
+/// Whether one is kept, of whatever use it is.
+pub(super) fn is_kept(folder: &Path, host: &str) -> bool {
+    folder.join(name(host)).exists()
 }
 
 /// Forgets the one that is kept, and says why.

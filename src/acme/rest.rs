@@ -8,6 +8,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{
+    progress,
     schedule::{self, Kept, Left},
     since_1970,
     storage::{self, Storage},
@@ -16,6 +17,9 @@ use crate::config::model::Acme;
 
 /// Longest reason that is kept: what a CA says may be long.
 const REASON: usize = 1000;
+
+/// The reason for the pause that is kept while an attempt is under way.
+pub(super) const UNFINISHED: &str = "an attempt was begun and did not come to its end";
 
 /// Whose pause it is.
 #[derive(Clone, Copy)]
@@ -63,6 +67,13 @@ pub(super) fn resume(whose: Whose<'_>) -> (u32, Duration) {
     if settings != whose.settings() {
         tracing::info!(listener, host, "the settings were changed since an attempt failed; trying at once");
         return (0, Duration::ZERO);
+    }
+    if why == UNFINISHED {
+        let under_way_elsewhere = matches!(Storage::take(&whose.acme.storage), Ok(None));
+        if under_way_elsewhere || progress::is_kept(&whose.acme.storage, host) {
+            // The next attempt waits for the lock, or asks for no other order.
+            return (kept.failures, Duration::ZERO);
+        }
     }
     let Left { rest, failures, cut } = schedule::left(&whose.acme.pace, kept, since_1970());
     if cut {

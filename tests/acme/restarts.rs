@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const RESTS: &str = "earlier attempts failed; the pause goes on after the restart";
+const UNFINISHED: &str = "an attempt was begun and did not come to its end";
 const FAILED: &str = "no certificate for this host; TLS handshakes for it fail";
 
 /// Stops it and starts another in its folder, in which `meanwhile` is done.
@@ -43,6 +44,31 @@ async fn failed(ca: &Ca) -> (Process, String) {
     let mut process = Process::start_in(&config, folder(ca)).await;
     process.event(FAILED).await;
     (process, config)
+}
+
+#[tokio::test]
+async fn who_is_killed_while_it_asks_does_not_ask_anew_at_every_start() {
+    let ca = Ca::start().await;
+    // Takes connections, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = format!("https://127.0.0.1:{}/directory", silent.local_addr().unwrap().port());
+    let config = text(&ca, "tls-alpn-01", "").replace(&ca.directory, &directory);
+    let mut process = Process::start_in(&config, folder(&ca)).await;
+    let mut pauses = Vec::new();
+    for failures in 1..=3 {
+        process.event("ordering a certificate").await;
+        process.kill();
+        process.exit_code().await;
+        let folder = std::mem::replace(&mut process.folder, tempfile::tempdir().unwrap());
+        process = Process::start_in(&config, folder).await;
+        let rests = process.event(RESTS).await;
+        assert_eq!((&rests["failures"], &rests["error"]), (&failures.into(), &UNFINISHED.into()), "{rests}");
+        pauses.push(rests["retry_s"].as_u64().unwrap());
+        // So long is waited for nobody here.
+        process = restart(process, &config, |process| change(process, &[("until_s", now())])).await;
+    }
+    assert!((9..=11).contains(&pauses[0]) && (18..=21).contains(&pauses[1]) && pauses[2] > 37, "{pauses:?}");
+    assert_eq!(process.count("another process orders with this storage; waiting for it"), 0);
 }
 
 #[tokio::test]
