@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
-use crate::support::{Proxy, Upstream, within};
+use crate::support::{Proxy, Upstream, handshake, within};
 
 #[tokio::test]
 async fn keep_alive_and_pipelining_keep_their_order() {
@@ -246,4 +250,21 @@ async fn no_route_is_a_404() {
     let proxy = Proxy::echo("host = \"only.test\"").await;
     assert_eq!(proxy.connect().await.ask("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n").await.status, 404);
     assert_eq!(proxy.connect().await.ask("GET / HTTP/1.1\r\nHost: ONLY.test.:80\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_goes_in_a_circle_ends() {
+    // The upstream's address leads back to the gate.
+    let back = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::before(&format!("http://{}", back.local_addr().unwrap()), "", "").await;
+    let gate = proxy.addresses[0];
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = back.accept().await {
+            let mut to = TcpStream::connect(gate).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    for request in [handshake(""), "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n".to_owned()] {
+        assert_eq!(proxy.connect().await.ask(&request).await.status, 508, "{request}");
+    }
 }
