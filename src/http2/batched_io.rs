@@ -40,6 +40,8 @@ struct State<T> {
     /// Written and not sent yet, behind those that are.
     gathered: Vec<u8>,
     sent: usize,
+    /// Whether the h2 crate has more than there was room for.
+    holds_back: bool,
     /// A full-sized buffer where something of it is unread, or none.
     ahead: Vec<u8>,
     unread: Range<usize>,
@@ -57,6 +59,7 @@ impl<T> BatchedIo<T> {
             gathers: false,
             gathered: Vec::new(),
             sent: 0,
+            holds_back: false,
             ahead: Vec::new(),
             unread: 0..0,
             reads: 0,
@@ -86,13 +89,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Batch<T> {
     }
 
     /// Ends a turn and sends what was gathered. To be called whenever the connection has been polled: nobody else does
-    /// it.
-    pub fn send(&self, cx: &mut Context<'_>) {
+    /// it. Answers whether everything is on its way: a stream that has ended for the h2 crate may not have been sent yet.
+    pub fn send(&self, cx: &mut Context<'_>) -> bool {
         let mut state = lock(&self.0);
         state.reads = 0;
-        if let Poll::Ready(Err(error)) = state.poll_send(cx) {
-            state.failed = Some(error);
-            cx.waker().wake_by_ref();
+        match state.poll_send(cx) {
+            Poll::Ready(Ok(())) => !state.holds_back,
+            Poll::Ready(Err(error)) => {
+                state.failed = Some(error);
+                cx.waker().wake_by_ref();
+                false
+            }
+            Poll::Pending => false,
         }
     }
 }
@@ -166,8 +174,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for BatchedIo<T> {
             return Poll::Ready(Err(error));
         }
         if state.gathered.len() >= MOST {
+            state.holds_back = true;
             ready!(state.poll_send(cx))?;
         }
+        state.holds_back = false;
         if state.gathered.capacity() == 0 {
             state.gathered = SPARE_GATHERED.take();
         }
@@ -324,6 +334,19 @@ mod tests {
         assert!(Pin::new(&mut io).poll_shutdown(&mut cx()).is_ready());
         let written = wire.0.lock().unwrap().written.clone();
         assert_eq!(written.concat(), [&bytes[..], b"end"].concat());
+    }
+
+    #[test]
+    fn whoever_was_held_back_has_not_sent_everything() {
+        let (wire, mut io, batch) = started(0);
+        batch.gather();
+        assert!(batch.send(&mut cx()), "nothing");
+        assert!(write(&mut io, &pattern(MOST)).is_ready() && !batch.send(&mut cx()));
+        assert!(write(&mut io, b"more").is_pending());
+        // Room comes between its look and ours; it will look again.
+        wire.0.lock().unwrap().room = usize::MAX;
+        assert!(!batch.send(&mut cx()));
+        assert!(write(&mut io, b"more").is_ready() && batch.send(&mut cx()));
     }
 
     #[test]

@@ -189,6 +189,8 @@ where
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::by(error)),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.idle.stop();
+                    // It was on its way when the client was told to go, and is waited for like the others.
+                    self.farewell.stop();
                     let exchange = exchange::serve(
                         request,
                         respond,
@@ -215,20 +217,25 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let polled = self.poll_all(cx);
-        self.batch.send(cx);
-        polled
+        let ended = self.poll_streams(cx);
+        let all_sent = self.batch.send(cx);
+        if ended.is_ready() || !all_sent || self.http2.has_streams() || !self.exchanges.is_empty() {
+            return ended;
+        }
+        self.poll_rest(cx)
     }
 
-    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Poll::Ready(ended) = self.poll_http2(cx) {
             return Poll::Ready(ended);
         }
         // What these send wakes the connection, which is this same task, to write it.
         while let Poll::Ready(Some(())) = self.exchanges.poll_next_unpin(cx) {}
-        if self.http2.has_streams() || !self.exchanges.is_empty() {
-            return Poll::Pending;
-        }
+        Poll::Pending
+    }
+
+    /// Nothing is under way, and nothing is left to be sent.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.idle.start_if_idle(self.limits.keep_alive_timeout);
         if !self.going && self.idle.poll_elapsed(cx) {
             self.go();

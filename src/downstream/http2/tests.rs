@@ -4,6 +4,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::{Mutex, MutexGuard},
+    task::Waker,
 };
 
 use futures_util::poll;
@@ -17,6 +18,8 @@ use super::*;
 use crate::{net::Io, protocol::body};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+const PATIENT: Duration = Duration::from_secs(600);
 
 /// `GET / ` for `gate.test` on each of so many streams, behind the preface.
 fn requests(count: u8) -> Vec<u8> {
@@ -37,22 +40,32 @@ struct Line {
     writes: usize,
     /// Of `written`: the rest is held, as by a layer of TLS.
     flushed: usize,
+    /// For all that is written.
+    room: usize,
+    writer: Option<Waker>,
 }
 
-/// Gives and takes so much at a time, and takes so much in all.
+/// Gives so much at a time, and takes so much in all.
 #[derive(Clone)]
 struct FakeWire {
     line: Arc<Mutex<Line>>,
     at_a_time: usize,
-    room: usize,
     /// Told when something has left.
     left: Arc<Notify>,
 }
 
 impl FakeWire {
     fn new(incoming: Vec<u8>, at_a_time: usize, room: usize) -> Self {
-        let line = Line { incoming, ..Line::default() };
-        Self { line: Arc::new(Mutex::new(line)), at_a_time, room, left: Arc::default() }
+        let line = Line { incoming, room, ..Line::default() };
+        Self { line: Arc::new(Mutex::new(line)), at_a_time, left: Arc::default() }
+    }
+
+    fn make_room(&self) {
+        let mut line = self.line();
+        line.room = usize::MAX;
+        if let Some(writer) = line.writer.take() {
+            writer.wake();
+        }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -88,10 +101,11 @@ impl AsyncRead for FakeWire {
 }
 
 impl AsyncWrite for FakeWire {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut line = self.line();
-        let count = bytes.len().min(self.room - line.written.len());
+        let count = bytes.len().min(line.room - line.written.len());
         if count == 0 {
+            line.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
         line.written.extend_from_slice(&bytes[..count]);
@@ -116,10 +130,14 @@ impl Io for FakeWire {}
 
 /// Serves it; every answer has a body of this length.
 async fn serve(wire: FakeWire, length: usize, write_timeout: Duration) {
-    let far = Duration::from_secs(600);
+    serve_idle(wire, length, write_timeout, PATIENT).await;
+}
+
+async fn serve_idle(wire: FakeWire, length: usize, write_timeout: Duration, keep_alive_timeout: Duration) {
+    let far = PATIENT;
     let limits = ConnectionLimits {
         head_timeout: far,
-        keep_alive_timeout: far,
+        keep_alive_timeout,
         max_head_size: 16 * 1024,
         max_header_count: 100,
         max_early_bytes: 1024,
@@ -147,8 +165,6 @@ async fn answered(wire: &FakeWire, count: usize) {
     };
     timeout(Duration::from_secs(10), all).await.unwrap_or_else(|_| panic!("{} answers left", wire.streams(1)));
 }
-
-const PATIENT: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 async fn a_client_that_has_always_more_to_say_is_read_a_turn_at_a_time() {
@@ -181,4 +197,20 @@ async fn a_client_that_takes_nothing_of_little_is_not_waited_for_either() {
     // Less than what is gathered before anybody waits: no writer of h2's hears of it.
     let wire = FakeWire::new(requests(2), usize::MAX, 200);
     timeout(Duration::from_secs(10), serve(wire, 2000, Duration::from_millis(50))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_slow_to_take_an_answer_gets_its_end_before_the_connection_ends() {
+    // In the batch, and of the longest some in the library that sees no room in it. More would wait for the window.
+    for (count, length, room) in [(1, 40_000, 10_000), (3, 20_000, 10_000), (1, 65_500, 10_000), (1, 2_000, 100)] {
+        let wire = FakeWire::new(requests(count), usize::MAX, room);
+        let mut serving = pin!(serve_idle(wire.clone(), length, PATIENT, Duration::from_secs(1)));
+        let slow = Duration::from_secs(30);
+        assert!(timeout(slow, &mut serving).await.is_err(), "it ended with {count} answers of {length} bytes unsent");
+        wire.make_room();
+        timeout(slow, serving).await.expect("an end, as the connection is idle");
+        let line = wire.line();
+        let bodies = line.written[..line.flushed].iter().filter(|&&byte| byte == 1).count();
+        assert!(bodies >= usize::from(count) * length, "{bodies} bytes of {count} answers of {length}");
+    }
 }
