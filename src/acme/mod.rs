@@ -33,8 +33,8 @@ use crate::{
 };
 use client::Client;
 use order::{OrderError, Ordering};
-use rest::Whose;
-use schedule::Failure;
+use rest::{Pause, Whose};
+use schedule::{Failure, Kept};
 use storage::Storage;
 
 /// Longest attempt, whatever the server does.
@@ -111,6 +111,8 @@ struct Host {
     rests_until: Instant,
     /// Attempts in a row that failed.
     failed: u32,
+    /// What the storage was told of that last.
+    kept: Option<Kept>,
     /// Issued, and could not be written: it is not ordered a second time.
     unsaved: Option<String>,
 }
@@ -119,22 +121,15 @@ impl Host {
     fn all(wanted: Wanted, challenges: &Arc<Challenges>) -> Vec<Self> {
         let Wanted { listener, acme } = wanted;
         let acme = Arc::new(acme);
-        let host = |name: &String| {
-            let mut host = Self {
-                listener: Arc::clone(&listener),
-                acme: Arc::clone(&acme),
-                name: name.clone(),
-                challenges: Arc::clone(challenges),
-                rests_until: Instant::now(),
-                failed: 0,
-                unsaved: None,
-            };
-            // Where nothing is due, no failure counts any more.
-            if host.until_due().is_none_or(|(wait, _)| wait.is_zero()) {
-                let (failed, rest) = rest::resume(host.whose());
-                (host.failed, host.rests_until) = (failed, Instant::now() + rest);
-            }
-            host
+        let host = |name: &String| Self {
+            listener: Arc::clone(&listener),
+            acme: Arc::clone(&acme),
+            name: name.clone(),
+            challenges: Arc::clone(challenges),
+            rests_until: Instant::now(),
+            failed: 0,
+            kept: None,
+            unsaved: None,
         };
         acme.hosts.iter().map(host).collect()
     }
@@ -168,6 +163,13 @@ impl Host {
         let settings = self.whose().settings();
         let (storage, done) = match Storage::take(&self.acme.storage) {
             Ok(Some(storage)) => {
+                if let Some((failed, rest)) = rest::of_others(self.whose(), &storage, self.kept) {
+                    self.failed = failed;
+                    if !rest.is_zero() {
+                        self.rests_until = Instant::now() + rest;
+                        return;
+                    }
+                }
                 let done = self.renew(&storage).await;
                 (Some(storage), done)
             }
@@ -185,6 +187,7 @@ impl Host {
         match done {
             Ok(done) => {
                 self.failed = 0;
+                self.kept = None;
                 if let Done::Issued = done {
                     self.rests_until = Instant::now() + self.acme.pace.between;
                 }
@@ -201,7 +204,8 @@ impl Host {
                 let error = chain(&error);
                 // Without the storage nothing was asked of the CA either, and `error` says what is wrong with it.
                 if let Some(storage) = &storage {
-                    rest::keep(self.whose(), storage, &settings, self.failed, pause, &error);
+                    let pause = Pause { failures: self.failed, lasts: pause, refused: failure.refusal, why: &error };
+                    self.kept = rest::keep(self.whose(), storage, &settings, pause).or(self.kept);
                 }
                 self.tell(pause, &error);
             }
@@ -271,12 +275,17 @@ impl Host {
         }
     }
 
-    async fn order(&self, ordering: &Ordering<'_>, days_left: Option<i64>, client: &Client) -> Result<String, Failed> {
+    async fn order(
+        &mut self,
+        ordering: &Ordering<'_>,
+        days_left: Option<i64>,
+        client: &Client,
+    ) -> Result<String, Failed> {
         // Whoever dies over it has asked the CA all the same, and must not ask anew at every start.
         let failure = Failure { count: self.failed.saturating_add(1), refusal: false, told: None, chance: 0 };
-        let pause = schedule::pause(&self.acme.pace, failure);
-        let settings = self.whose().settings();
-        rest::keep(self.whose(), ordering.storage, &settings, failure.count, pause, rest::UNFINISHED);
+        let lasts = schedule::pause(&self.acme.pace, failure);
+        let pause = Pause { failures: failure.count, lasts, refused: false, why: rest::UNFINISHED };
+        self.kept = rest::keep(self.whose(), ordering.storage, &self.whose().settings(), pause).or(self.kept);
         tracing::info!(
             listener = %self.listener,
             host = %self.name,

@@ -1,6 +1,6 @@
 //! The order that is about to be finalized, kept with its key: after a crash it is taken up instead of made a second time.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -106,9 +106,10 @@ impl Progress {
     }
 }
 
-/// Whether one is kept, of whatever use it is.
-pub(super) fn is_kept(folder: &Path, host: &str) -> bool {
-    folder.join(name(host)).exists()
+/// Whether one is kept that nobody has taken up yet.
+pub(super) fn is_fresh(storage: &Storage, host: &str) -> bool {
+    let content = storage.read(&name(host)).ok().flatten().unwrap_or_default();
+    serde_json::from_slice(&content).is_ok_and(|value: Value| value.get("taken_up") == Some(&json!(0)))
 }
 
 /// Forgets the one that is kept, and says why.

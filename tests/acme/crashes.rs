@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const TAKES_UP: &str = "taking up the order of an earlier attempt";
+const RESTS: &str = "earlier attempts failed; their pause goes on";
 const GIVES_UP: &str = "the order of an earlier attempt cannot be taken up; another is made";
 
 fn order_file(process: &Process) -> std::path::PathBuf {
@@ -29,6 +30,11 @@ async fn killed(ca: &Ca) -> (Process, String) {
     (process, config)
 }
 
+/// As an operator does who cannot wait.
+fn without_pause(process: &Process) {
+    std::fs::remove_file(kept(process.folder.path()).join("a.test.rest.json")).unwrap();
+}
+
 /// Another process in the folder of one that has ended.
 async fn again(mut process: Process, ca: &Ca, config: &str) -> Process {
     let folder = std::mem::replace(&mut process.folder, tempfile::tempdir().unwrap());
@@ -48,6 +54,13 @@ async fn a_process_that_is_killed_leaves_its_order_to_the_next() {
     process.event(TAKES_UP).await;
     process.kill();
     process.exit_code().await;
+    // Once without a pause; whatever ends the process may do so each time.
+    let mut process = again(process, &ca, &config).await;
+    let rests = process.event(RESTS).await;
+    assert!((18..=21).contains(&rests["retry_s"].as_u64().unwrap()), "{rests}");
+    process.kill();
+    process.exit_code().await;
+    without_pause(&process);
     ca.slow(false);
     let mut process = again(process, &ca, &config).await;
     process.event(TAKES_UP).await;
@@ -86,6 +99,7 @@ async fn an_order_that_cannot_be_taken_up_is_made_anew() {
         let ca = Ca::start().await;
         let (process, config) = killed(&ca).await;
         meanwhile(&process, &ca);
+        without_pause(&process);
         ca.slow(false);
         let mut process = again(process, &ca, &config).await;
         let told = process.event(GIVES_UP).await;

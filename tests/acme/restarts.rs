@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const RESTS: &str = "earlier attempts failed; the pause goes on after the restart";
+const RESTS: &str = "earlier attempts failed; their pause goes on";
 const UNFINISHED: &str = "an attempt was begun and did not come to its end";
 const FAILED: &str = "no certificate for this host; TLS handshakes for it fail";
 
