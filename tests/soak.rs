@@ -350,7 +350,9 @@ async fn nine_and_a_half_thousand_idle_connections_fit_into_one_process() {
     // one socket each, and so show half of what a connection costs.
     let listener = "[[listener]]\nlisten = \"127.0.0.1:0\"\nmax_connections = 9600\n";
     let route = "[[route]]\nupstream = \"u\"\nidle_timeout = \"off\"\nclose_timeout = \"30s\"\n";
-    let start = |url: &str| format!("workers = {WORKERS}\n{listener}{route}[upstream.u]\nurl = \"{url}\"\n");
+    // What is counted first must not end by itself on a machine that takes a minute for all this.
+    let pool = "pool_idle_timeout = \"10m\"\n[limits]\nkeep_alive_timeout = \"10m\"\n";
+    let start = |url: &str| format!("workers = {WORKERS}\n{listener}{route}[upstream.u]\nurl = \"{url}\"\n{pool}");
     let quiet = ("error,switchgate::server=info", "exec \"$0\" --log-format json");
     let upstream = Process::start_with(&start("builtin:echo"), quiet.0, quiet.1).await;
     let gate = start(&format!("http://{}", upstream.addresses[0])) + "[drain]\ngrace = \"60s\"\nspread = \"2s\"\n";
