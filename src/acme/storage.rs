@@ -64,7 +64,19 @@ impl Storage {
 
     /// What is kept under this name, if anything is.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        read(&self.folder.join(name))
+        let path = self.folder.join(name);
+        let fault = |source| StorageError { what: "read", path: path.clone(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(fault(source)),
+        };
+        let mut content = Vec::new();
+        let size = file.take(LARGEST + 1).read_to_end(&mut content).map_err(fault)?;
+        if size as u64 > LARGEST {
+            return Err(fault(io::Error::new(io::ErrorKind::FileTooLarge, "larger than anything we write")));
+        }
+        Ok(Some(content))
     }
 
     /// Writes it beside the place where it belongs.
@@ -97,22 +109,6 @@ impl Storage {
         let path = self.folder.join(name);
         std::fs::rename(&path, path.with_extension("old")).map_err(|source| StorageError { what: "move", path, source })
     }
-}
-
-/// What a file of the storage holds, if it is there. Files are replaced whole, so this needs no lock.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-    let fault = |source| StorageError { what: "read", path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(fault(source)),
-    };
-    let mut content = Vec::new();
-    let size = file.take(LARGEST + 1).read_to_end(&mut content).map_err(fault)?;
-    if size as u64 > LARGEST {
-        return Err(fault(io::Error::new(io::ErrorKind::FileTooLarge, "larger than anything we write")));
-    }
-    Ok(Some(content))
 }
 
 impl Staged<'_> {
