@@ -32,6 +32,7 @@ Runs every scenario through each proxy in turn and prints a Markdown table.
   --workers N         threads of each proxy (default 1)
   --rounds N          rounds, of which the median is taken (default 5, quick 3)
   --switchgate PATH   this program rather than the one beside this one
+  --before PATH       another build of switchgate in the same rounds; adds the ratio to it
   --out FILE          the table into a file as well
   --splice-always     HAProxy splices 1 MiB messages whether it thinks that it pays or not
   --strict            exit code 1 when a bar is missed

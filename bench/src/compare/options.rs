@@ -16,6 +16,8 @@ pub(crate) struct Options {
     pub(super) workers: usize,
     pub(super) rounds: usize,
     pub(super) switchgate: Option<PathBuf>,
+    /// Another build, measured in the same rounds.
+    pub(super) before: Option<PathBuf>,
     pub(super) out: Option<PathBuf>,
     pub(super) strict: bool,
     /// HAProxy splices whatever it can, in place of when it thinks that it pays.
@@ -37,6 +39,7 @@ impl Options {
             workers: 1,
             rounds: 0,
             switchgate: None,
+            before: None,
             out: None,
             strict: false,
             splice_always: false,
@@ -54,12 +57,16 @@ impl Options {
                 "--workers" => options.workers = number(value()?)?,
                 "--rounds" => options.rounds = number(value()?)?,
                 "--switchgate" => options.switchgate = Some(value()?.into()),
+                "--before" => options.before = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),
                 other => return Err(format!("compare knows no `{other}`").into()),
             }
         }
         if options.rounds == 0 {
             options.rounds = if options.quick { 3 } else { 5 };
+        }
+        if options.before.is_some() {
+            options.peers.push(Peer::Before);
         }
         Ok(options)
     }
@@ -99,6 +106,8 @@ mod tests {
         assert_eq!((options.quick, options.rounds, options.workers), (true, 3, 2));
         assert_eq!(options.peers, [Peer::Switchgate, Peer::Floor]);
         assert_eq!(parse("").unwrap().rounds, 5);
+        let before = parse("--before old --peers switchgate").unwrap();
+        assert_eq!(before.peers, [Peer::Switchgate, Peer::Before]);
         for wrong in ["--only nothing", "--peers apache", "--workers 0", "--workers", "--fast"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -21,6 +21,8 @@ const START: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
     Switchgate,
+    /// Another build of switchgate, mostly the one before a change.
+    Before,
     Nginx,
     Haproxy,
     /// A relay that does nothing but copy.
@@ -39,13 +41,14 @@ pub(super) struct Running {
 }
 
 impl Peer {
-    /// Those that can be asked for.
+    /// Those that `--peers` can name; `--before` adds its own.
     pub(super) const ALL: [Self; 4] = [Self::Switchgate, Self::Nginx, Self::Haproxy, Self::Floor];
 
     /// As on the command line, and as its program is called.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Switchgate => "switchgate",
+            Self::Before => "before",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Floor => "floor",
@@ -99,8 +102,8 @@ impl Peer {
             _ => SWITCHGATE,
         };
         let workers = match self {
-            Self::Switchgate if knows_workers => format!("workers = {}", place.workers),
-            Self::Switchgate => String::new(),
+            Self::Switchgate | Self::Before if knows_workers => format!("workers = {}", place.workers),
+            Self::Switchgate | Self::Before => String::new(),
             _ => place.workers.to_string(),
         };
         let buffer = match (self, bulk) {

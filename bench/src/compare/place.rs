@@ -52,7 +52,8 @@ impl Place {
         for peer in &options.peers {
             let path = match peer {
                 Peer::Floor | Peer::Direct => continue,
-                Peer::Switchgate => Some(switchgate(options)?),
+                Peer::Switchgate => Some(switchgate(options.switchgate.as_deref(), "--switchgate")?),
+                Peer::Before => Some(switchgate(options.before.as_deref(), "--before")?),
                 Peer::Nginx | Peer::Haproxy => find(peer.name()),
             };
             match path {
@@ -128,17 +129,17 @@ impl Drop for Place {
     }
 }
 
-/// The build beside this one, unless another is named.
-fn switchgate(options: &Options) -> Result<PathBuf> {
-    let path = match &options.switchgate {
-        Some(path) => path.clone(),
+/// The build beside this one, unless `option` names another.
+fn switchgate(named: Option<&Path>, option: &str) -> Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
         None => std::env::current_exe()?.with_file_name("switchgate"),
     };
     if path.is_file() {
         return Ok(path);
     }
     Err(format!(
-        "there is no {}; build it with `cargo build --release`, or name another with --switchgate PATH",
+        "there is no {}; build it with `cargo build --release`, or name another with {option} PATH",
         path.display()
     )
     .into())
@@ -153,7 +154,7 @@ fn find(name: &str) -> Option<PathBuf> {
 
 /// The first line with a digit of what it says of its version.
 fn version(path: &Path, peer: Peer) -> String {
-    let flag = if peer == Peer::Switchgate { "--version" } else { "-v" };
+    let flag = if matches!(peer, Peer::Switchgate | Peer::Before) { "--version" } else { "-v" };
     let Ok(said) = Command::new(path).arg(flag).stdin(Stdio::null()).output() else { return "unknown".to_owned() };
     // nginx says it on standard error.
     let text = String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);

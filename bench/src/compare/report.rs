@@ -35,8 +35,8 @@ impl Row {
         let figure = |peer| statistics::figure(&rounds, peer).map_or("–".to_owned(), |value| format!("{value:.2}"));
         let [switchgate, nginx, haproxy, floor] = Peer::ALL.map(figure);
         let best = to_ratio(statistics::ratios(&rounds, statistics::best));
-        let to_haproxy = to_ratio(statistics::ratios(&rounds, |round| round.get(&Peer::Haproxy).copied()));
-        let to_floor = to_ratio(statistics::ratios(&rounds, |round| round.get(&Peer::Floor).copied()));
+        let to = |peer| to_ratio(statistics::ratios(&rounds, |round| round.get(&peer).copied()));
+        let [to_haproxy, to_floor, to_before] = [Peer::Haproxy, Peer::Floor, Peer::Before].map(to);
         let verdicts: Vec<String> = self
             .verdicts()
             .into_iter()
@@ -47,7 +47,7 @@ impl Row {
             })
             .collect();
         format!(
-            "| {} | {} | {switchgate} | {nginx} | {haproxy} | {floor} | {best} | {to_haproxy} | {to_floor} | {} |\n",
+            "| {} | {} | {switchgate} | {nginx} | {haproxy} | {floor} | {best} | {to_haproxy} | {to_floor} | {to_before} | {} |\n",
             self.name,
             self.unit,
             verdicts.join("; ")
@@ -81,8 +81,8 @@ impl Report<'_> {
 
     pub(super) fn to_markdown(&self) -> String {
         let mut text = "\
-| scenario | unit | switchgate | nginx | HAProxy | floor | ÷ best | ÷ HAProxy | ÷ floor | bars |
-|---|---|---:|---:|---:|---:|---:|---:|---:|---|
+| scenario | unit | switchgate | nginx | HAProxy | floor | ÷ best | ÷ HAProxy | ÷ floor | ÷ before | bars |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|
 "
         .to_owned();
         for row in &self.rows {
@@ -182,10 +182,14 @@ mod tests {
 
     #[test]
     fn a_row_shows_figures_ratios_and_verdicts() {
-        let rounds = vec![Round::from([(Peer::Switchgate, 3.0), (Peer::Nginx, 4.0), (Peer::Haproxy, 2.0)])];
+        let rounds =
+            vec![Round::from([(Peer::Switchgate, 3.0), (Peer::Nginx, 4.0), (Peer::Haproxy, 2.0), (Peer::Before, 4.0)])];
         let row = Row { name: "handshake, ws".to_owned(), unit: "CPU µs", rounds };
         let line = row.to_line();
-        assert!(line.starts_with("| handshake, ws | CPU µs | 3.00 | 4.00 | 2.00 | – | 1.50 | 1.50 | – |"), "{line}");
+        assert!(
+            line.starts_with("| handshake, ws | CPU µs | 3.00 | 4.00 | 2.00 | – | 1.50 | 1.50 | – | 0.75 |"),
+            "{line}"
+        );
         assert!(line.ends_with("| ≤ 1.20× best: **miss** |\n"), "{line}");
     }
 }
