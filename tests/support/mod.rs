@@ -22,6 +22,7 @@ pub(crate) mod frames;
 pub(crate) mod http2_upstream;
 pub(crate) mod library;
 pub(crate) mod process;
+pub(crate) mod site;
 pub(crate) mod tls_client;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
