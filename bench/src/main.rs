@@ -9,6 +9,7 @@ mod clock;
 mod compare;
 mod floor;
 mod hold;
+mod hostile;
 mod limits;
 mod load;
 mod scenario;
@@ -23,6 +24,7 @@ type Result<T> = std::result::Result<T, Error>;
 
 const USAGE: &str = "\
 usage: bench compare [options]
+       bench hostile [--seconds N] [--switchgate PATH]
 
 Runs every scenario through each proxy in turn and prints a Markdown table.
 
@@ -36,6 +38,9 @@ Runs every scenario through each proxy in turn and prints a Markdown table.
   --out FILE          the table into a file as well
   --splice-always     HAProxy splices 1 MiB messages whether it thinks that it pays or not
   --strict            exit code 1 when a bar is missed
+
+hostile prints the CPU time that each kind of hostile traffic costs switchgate at 64 KiB/s, measured for N seconds
+(default 3); the exit code is 1 when one takes more than 5 % of a core.
 
 Internal, and started by compare; each ends when its standard input does:
 
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
             Ok(options) => compare::run(&options),
             Err(error) => return misused(&error),
         },
+        "hostile" => hostile::run(rest),
         "backend" => done(backend::run()),
         "floor" => done(floor::run(rest)),
         "hold" => done(hold::run(rest)),

@@ -15,7 +15,7 @@ use crate::Result;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A child. It ends when its standard input does; dropped, it is given time for that and then killed.
-pub(super) struct Child {
+pub(crate) struct Child {
     child: process::Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -23,7 +23,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts this program with other arguments. What it says on standard error goes to `errors`.
-    pub(super) fn start(arguments: &[String], errors: &Path, environment: &[(&str, String)]) -> Result<Self> {
+    pub(crate) fn start(arguments: &[String], errors: &Path, environment: &[(&str, String)]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -37,12 +37,12 @@ impl Child {
     }
 
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line it prints. Every child bounds its own work, so this ends.
-    pub(super) fn line(&mut self) -> Result<String> {
+    pub(crate) fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         if self.stdout.read_line(&mut line)? == 0 {
             return Err("it ended before its time".into());
@@ -51,13 +51,13 @@ impl Child {
     }
 
     /// Lets it go on.
-    pub(super) fn go(&mut self) -> Result<()> {
+    pub(crate) fn go(&mut self) -> Result<()> {
         let stdin = self.stdin.as_mut().ok_or("a child without standard input")?;
         Ok(stdin.write_all(b"go\n")?)
     }
 
     /// Ends its standard input and waits until it has followed.
-    pub(super) fn end(&mut self) -> Result<ExitStatus> {
+    pub(crate) fn end(&mut self) -> Result<ExitStatus> {
         self.stdin.take();
         Ok(self.child.wait()?)
     }

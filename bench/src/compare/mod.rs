@@ -1,19 +1,18 @@
 //! Every scenario through each proxy in turn, round after round, and a Markdown table of it.
 
-mod child;
+pub(crate) mod child;
 mod measure;
-mod options;
+pub(crate) mod options;
 mod peer;
-mod place;
-mod proc;
+pub(crate) mod place;
+pub(crate) mod proc;
 mod report;
 mod statistics;
 
 use std::{fs, process::ExitCode, time::Instant};
 
-pub(crate) use self::options::Options;
+pub(crate) use self::{options::Options, peer::Peer};
 use self::{
-    peer::Peer,
     place::Place,
     report::{Report, Row},
     statistics::Round,

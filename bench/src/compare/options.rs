@@ -70,6 +70,11 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// The same with this peer alone.
+    pub(crate) fn alone(self, peer: Peer) -> Self {
+        Self { peers: vec![peer], ..self }
+    }
 }
 
 fn groups(text: &str) -> Result<Vec<String>> {

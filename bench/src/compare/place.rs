@@ -12,8 +12,8 @@ use super::{options::Options, peer::Peer};
 use crate::{Result, limits};
 
 /// What all runs share. Its folder goes when it does.
-pub(super) struct Place {
-    pub(super) folder: PathBuf,
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
     pub(super) workers: usize,
     pub(super) splice_always: bool,
     /// The limit of open files, for us and our children.
@@ -25,15 +25,15 @@ pub(super) struct Place {
 }
 
 /// A proxy that can be started.
-pub(super) struct Program {
+pub(crate) struct Program {
     pub(super) peer: Peer,
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(super) version: String,
 }
 
 impl Place {
     /// Prepares everything; a peer that is not installed is named on standard error and left out.
-    pub(super) fn prepare(options: &Options) -> Result<Self> {
+    pub(crate) fn prepare(options: &Options) -> Result<Self> {
         let open_files = limits::raise_open_files()?;
         let folder = std::env::temp_dir().join(format!("switchgate-bench-{}", std::process::id()));
         fs::create_dir(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -70,22 +70,22 @@ impl Place {
     }
 
     /// A file in the folder.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// How many connections a proxy may have, both sides counted; a few files are for other things.
-    pub(super) fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.open_files.min(65_536).saturating_sub(400)
     }
 
     /// The program of a peer, where it is installed.
-    pub(super) fn program(&self, peer: Peer) -> Option<&Program> {
+    pub(crate) fn program(&self, peer: Peer) -> Option<&Program> {
         self.programs.iter().find(|program| program.peer == peer)
     }
 
     /// A port that nobody listens on.
-    pub(super) fn free_port(&self) -> Result<u16> {
+    pub(crate) fn free_port(&self) -> Result<u16> {
         for _ in 0..1_000 {
             let port = self.next_port.fetch_add(1, Ordering::Relaxed);
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

@@ -6,12 +6,12 @@ use crate::Result;
 
 /// CPU time of every thread of a process tree, by thread id, in nanoseconds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CpuTimes(BTreeMap<u32, u64>);
+pub(crate) struct CpuTimes(BTreeMap<u32, u64>);
 
 impl CpuTimes {
     /// Reads /proc/PID/task/TID/schedstat: exact to the nanosecond, where utime and stime count ticks of ten
     /// milliseconds.
-    pub(super) fn read(root: u32) -> Result<Self> {
+    pub(crate) fn read(root: u32) -> Result<Self> {
         let mut times = BTreeMap::new();
         for process in tree(root)? {
             for task in names(&format!("/proc/{process}/task"))? {
@@ -35,7 +35,7 @@ impl CpuTimes {
     }
 
     /// What was spent since `earlier`. A thread that ended meanwhile is not counted: it is not there to ask.
-    pub(super) fn since(&self, earlier: &Self) -> u64 {
+    pub(crate) fn since(&self, earlier: &Self) -> u64 {
         let Self(times) = self;
         let spent = |(task, time): (&u32, &u64)| time.saturating_sub(earlier.0.get(task).copied().unwrap_or_default());
         times.iter().map(spent).sum()
