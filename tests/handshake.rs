@@ -50,6 +50,32 @@ async fn a_broken_rule_is_refused_before_the_upstream_is_dialled() {
 }
 
 #[tokio::test]
+async fn long_lists_of_offers_are_bounded_and_honest_ones_pass() {
+    let gate = Gate::echo("").await;
+    let subprotocols = |count: usize| (0..count).map(|number| format!("v{number}.chat.example")).collect::<Vec<_>>();
+    let offer = |field: &str, list: &[String]| handshake(&format!("{field}: {}\r\n", list.join(", ")));
+    let lines: String = subprotocols(90).iter().map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).collect();
+    let token = vec!["bearer".to_owned(), "t".repeat(9000)];
+    let extensions: Vec<String> = (0..65).map(|number| format!("x-{number}")).collect();
+    for (request, status, says) in [
+        (offer("Sec-WebSocket-Protocol", &subprotocols(100)), 101, ""),
+        (offer("Sec-WebSocket-Protocol", &token), 101, ""),
+        (handshake(&lines), 101, ""),
+        (offer("Sec-WebSocket-Protocol", &subprotocols(129)), 400, "more than 128 subprotocols"),
+        (offer("Sec-WebSocket-Protocol", &subprotocols(500)), 400, "more than 128 subprotocols"),
+        (offer("Sec-WebSocket-Extensions", &extensions[..64]), 101, ""),
+        (offer("Sec-WebSocket-Extensions", &extensions), 400, "more than 64 extensions"),
+    ] {
+        for door in Door::ALL {
+            let answer = gate.ask(door, &request).await;
+            let status = if (status, door) == (101, Door::Http2) { 200 } else { status };
+            assert_eq!(answer.status, status, "{door:?} {}", answer.text());
+            assert!(answer.text().contains(says), "{door:?} {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
 async fn odd_but_right_offers_become_websockets() {
     let proxy = Proxy::echo("").await;
     let right = handshake("");

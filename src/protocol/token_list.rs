@@ -1,5 +1,10 @@
 //! Comma-separated lists over repeated field lines (RFC 9110 §5.6.1). The one list parser of the crate.
 
+use std::{
+    collections::HashSet,
+    hash::{Hash, Hasher},
+};
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The members of a list, over all lines given, without the white space around them. Empty members are left out
@@ -44,6 +49,47 @@ impl<'a> Iterator for Members<'a> {
             }
         }
     }
+}
+
+/// A member of a list from a peer, for sets. The tests count how often two of them are compared.
+#[derive(Clone, Copy, Debug, Eq)]
+pub struct Member<'a>(pub &'a [u8]);
+
+impl PartialEq for Member<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        #[cfg(test)]
+        COMPARISONS.with(|count| count.set(count.get() + 1));
+        self.0 == other.0
+    }
+}
+
+impl Hash for Member<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Comparisons of list members in this thread.
+    pub(super) static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Whether two members are equal, in time that grows with the number of members, not with its square.
+pub fn has_duplicate<'a>(mut members: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut seen = HashSet::new();
+    !members.all(|member| seen.insert(Member(member)))
+}
+
+/// Whether each of `members` is one of `known`, in time that grows with the sum of both, not with their product.
+pub fn all_known<'a>(members: impl IntoIterator<Item = &'a [u8]>, known: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let mut members = members.into_iter().peekable();
+    // Most handshakes agree on no extension; they need no set.
+    if members.peek().is_none() {
+        return true;
+    }
+    let known: HashSet<Member<'a>> = known.into_iter().map(Member).collect();
+    members.all(|member| known.contains(&Member(member)))
 }
 
 /// Whether any line of `name` lists `token`, whatever its case. Malformed members match nothing.
@@ -105,6 +151,21 @@ mod tests {
         ] {
             let value = HeaderValue::from_str(line).unwrap();
             assert_eq!(members([&value]).collect::<Vec<_>>(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn duplicates_and_unknown_members_are_found_without_comparing_each_with_each() {
+        for count in [1000, 2000] {
+            let names: Vec<String> = (0..count).map(|number| format!("name-{number}")).collect();
+            let bytes = || names.iter().map(String::as_bytes);
+            COMPARISONS.set(0);
+            assert!(!has_duplicate(bytes()));
+            assert!(has_duplicate(bytes().chain([&b"name-7"[..]])));
+            assert!(all_known(bytes(), bytes()));
+            assert!(!all_known([&b"other"[..]], bytes()));
+            // A table compares an entry with itself, and now and then with one whose hash begins alike.
+            assert!(COMPARISONS.get() < 4 * count, "{count} members: {} comparisons", COMPARISONS.get());
         }
     }
 

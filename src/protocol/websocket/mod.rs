@@ -2,6 +2,7 @@
 
 pub mod capitals;
 pub mod close;
+mod extensions;
 pub mod frame;
 pub mod key;
 mod request;
@@ -84,24 +85,4 @@ impl FromIterator<Waiver> for Waivers {
     fn from_iter<I: IntoIterator<Item = Waiver>>(waivers: I) -> Self {
         Self(waivers.into_iter().fold(0, |bits, waiver| bits | waiver.bit()))
     }
-}
-
-/// The names of a `Sec-WebSocket-Extensions` list, or `None` where it is malformed (RFC 6455 §9.1).
-fn extension_names(headers: &http::HeaderMap) -> Option<Vec<String>> {
-    use super::token_list::{is_token, members};
-    let parameter = |text: &str| match text.split_once('=') {
-        None => is_token(text.trim()),
-        Some((name, value)) => {
-            let value = value.trim();
-            let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
-            is_token(name.trim()) && is_token(bare)
-        }
-    };
-    members(headers.get_all(http::header::SEC_WEBSOCKET_EXTENSIONS))
-        .map(|member| {
-            let mut parts = member.split(';');
-            let name = parts.next().map(str::trim).filter(|name| is_token(name))?;
-            parts.all(parameter).then(|| name.to_owned())
-        })
-        .collect()
 }

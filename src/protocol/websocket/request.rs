@@ -6,11 +6,19 @@ use http::{
 };
 use thiserror::Error;
 
-use super::{Waiver, Waivers, extension_names, key::is_canonical_key};
-use crate::protocol::token_list::{is_token, members};
+use super::{
+    Waiver, Waivers,
+    extensions::{self, ListError},
+    key::is_canonical_key,
+};
+use crate::protocol::token_list::{has_duplicate, is_token, members};
 
 /// Longest key under the waiver `key-format`.
 const MAX_WAIVED_KEY: usize = 128;
+
+/// Most subprotocols in one offer. Clients offer a handful, one that carries a token in pieces some dozens; each costs
+/// memory and a hash before the origin is known to be allowed.
+const MAX_SUBPROTOCOLS: usize = 128;
 
 /// Which rule an opening handshake breaks.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -42,9 +50,15 @@ pub enum HandshakeError {
     /// One twice.
     #[error("Sec-WebSocket-Protocol names a subprotocol twice (RFC 6455 section 4.1, item 10)")]
     SubprotocolDuplicate,
+    /// More than [`MAX_SUBPROTOCOLS`].
+    #[error("Sec-WebSocket-Protocol offers more than {MAX_SUBPROTOCOLS} subprotocols")]
+    SubprotocolCount,
     /// Not a list of extensions.
     #[error("Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1)")]
     Extensions,
+    /// More than [`extensions::MAX`].
+    #[error("Sec-WebSocket-Extensions offers more than {max} extensions", max = extensions::MAX)]
+    ExtensionCount,
 }
 
 impl HandshakeError {
@@ -60,7 +74,9 @@ impl HandshakeError {
             Self::Version => "handshake-version",
             Self::SubprotocolMalformed => "handshake-subprotocol-malformed",
             Self::SubprotocolDuplicate => "handshake-subprotocol-duplicate",
+            Self::SubprotocolCount => "handshake-subprotocol-count",
             Self::Extensions => "handshake-extensions",
+            Self::ExtensionCount => "handshake-extension-count",
         }
     }
 }
@@ -101,7 +117,10 @@ impl OpeningHandshake {
         let mut used = Vec::new();
         let mut waive = |waiver: Waiver, error| {
             if waivers.contains(waiver) {
-                used.push(waiver);
+                // Once, however many members of a list need it: each becomes a line in the log.
+                if !used.contains(&waiver) {
+                    used.push(waiver);
+                }
                 Ok(())
             } else {
                 Err(error)
@@ -110,9 +129,10 @@ impl OpeningHandshake {
         let key = check_key(headers, &mut waive)?;
         check_version(headers, &mut waive)?;
         let subprotocols = check_subprotocols(headers, &mut waive)?;
-        let extensions = match extension_names(headers) {
-            Some(names) => names,
-            None => {
+        let extensions = match extensions::names(headers) {
+            Ok(names) => names,
+            Err(ListError::TooMany) => return Err(HandshakeError::ExtensionCount),
+            Err(ListError::Malformed) => {
                 waive(Waiver::ExtensionsSyntax, HandshakeError::Extensions)?;
                 Vec::new()
             }
@@ -160,20 +180,18 @@ fn check_version(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<(), Hands
 }
 
 fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<String>, HandshakeError> {
-    let mut offered: Vec<String> = Vec::new();
-    for member in members(headers.get_all(SEC_WEBSOCKET_PROTOCOL)) {
-        if !is_token(member) {
-            waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
-        } else if offered.iter().any(|known| known == member) {
-            waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolDuplicate)?;
-        } else {
-            offered.push(member.to_owned());
-        }
+    let offered: Vec<&str> = members(headers.get_all(SEC_WEBSOCKET_PROTOCOL)).take(MAX_SUBPROTOCOLS + 1).collect();
+    if offered.len() > MAX_SUBPROTOCOLS {
+        return Err(HandshakeError::SubprotocolCount);
     }
-    if offered.is_empty() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+    let malformed = offered.iter().any(|member| !is_token(member));
+    if malformed || offered.is_empty() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
     }
-    Ok(offered)
+    if has_duplicate(offered.iter().map(|member| member.as_bytes())) {
+        waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolDuplicate)?;
+    }
+    Ok(offered.into_iter().filter(|member| is_token(member)).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -181,6 +199,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::protocol::token_list::COMPARISONS;
 
     const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
     const VERSION: (&str, &str) = ("sec-websocket-version", "13");
@@ -223,6 +242,41 @@ mod tests {
             assert_eq!(lenient.is_ok(), waivable, "{fields:?}");
             assert!(lenient.is_err() || !lenient.unwrap().used().is_empty());
         }
+    }
+
+    #[test]
+    fn many_subprotocols_are_refused_and_no_number_of_them_is_compared_each_with_each() {
+        let check = |list: String| {
+            let mut headers = HeaderMap::new();
+            headers.append(KEY.0, HeaderValue::from_static(KEY.1));
+            headers.append(VERSION.0, HeaderValue::from_static(VERSION.1));
+            headers.append("sec-websocket-protocol", HeaderValue::try_from(list).unwrap());
+            COMPARISONS.set(0);
+            let checked = OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, Waivers::all());
+            (checked.map(|opening| opening.subprotocols.len()), COMPARISONS.get())
+        };
+        let names = |count: usize| (0..count).map(|number| format!("p{number}")).collect::<Vec<_>>().join(", ");
+        for (count, expected) in [
+            (1, Ok(1)),
+            (64, Ok(64)),
+            (MAX_SUBPROTOCOLS, Ok(MAX_SUBPROTOCOLS)),
+            (MAX_SUBPROTOCOLS + 1, Err(HandshakeError::SubprotocolCount)),
+            (3900, Err(HandshakeError::SubprotocolCount)),
+        ] {
+            let (checked, compared) = check(names(count));
+            assert_eq!(checked, expected, "{count}");
+            assert!(compared <= 2 * MAX_SUBPROTOCOLS, "{count} subprotocols: {compared} comparisons");
+        }
+        // The same one again and again, with and without a waiver, and a token as one of them.
+        assert_eq!(check(vec!["a"; 3900].join(",")).0, Err(HandshakeError::SubprotocolCount));
+        assert!(check(vec!["a"; 100].join(",")).1 <= 2 * MAX_SUBPROTOCOLS);
+        assert_eq!(check(format!("bearer, {}", "t".repeat(9000))).0, Ok(2));
+        let mut headers = HeaderMap::new();
+        headers.append(KEY.0, HeaderValue::from_static(KEY.1));
+        headers.append(VERSION.0, HeaderValue::from_static(VERSION.1));
+        headers.append("sec-websocket-extensions", HeaderValue::try_from(names(extensions::MAX + 1)).unwrap());
+        let checked = OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, Waivers::all());
+        assert_eq!(checked.map(|_| ()), Err(HandshakeError::ExtensionCount));
     }
 
     #[test]

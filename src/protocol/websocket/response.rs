@@ -7,8 +7,8 @@ use http::{
 };
 use thiserror::Error;
 
-use super::{OpeningHandshake, Waiver, extension_names, key::accept_value};
-use crate::protocol::token_list::{contains, members};
+use super::{OpeningHandshake, Waiver, extensions, key::accept_value};
+use crate::protocol::token_list::{all_known, contains, members};
 
 /// Which rule an upstream's 101 breaks.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl OpeningHandshake {
             waive(Waiver::ResponseConnection, AcceptError::Connection)?;
         }
         self.verify_accept(headers)?;
-        let extensions = extension_names(headers).ok_or(AcceptError::Extension)?;
-        if !extensions.iter().all(|name| self.extensions.contains(name)) {
+        let extensions = extensions::names(headers).map_err(|_| AcceptError::Extension)?;
+        if !all_known(extensions.iter().map(String::as_bytes), self.extensions.iter().map(String::as_bytes)) {
             return Err(AcceptError::Extension);
         }
         let mut selected = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
@@ -136,6 +136,7 @@ mod tests {
     use http::{HeaderValue, Method, Response};
 
     use super::{super::Waivers, *};
+    use crate::protocol::token_list::COMPARISONS;
 
     fn opening(waivers: Waivers) -> OpeningHandshake {
         let mut headers = HeaderMap::new();
@@ -174,6 +175,31 @@ mod tests {
         let agreed = agreed.unwrap();
         assert_eq!(agreed.subprotocol.as_deref(), Some("soap"));
         assert_eq!(agreed.extensions, ["permessage-deflate"]);
+    }
+
+    #[test]
+    fn a_101_that_repeats_many_extensions_is_checked_in_linear_time() {
+        let compared = |count: usize| {
+            let list: Vec<String> = (0..count).map(|number| format!("x-{number}")).collect();
+            let list = HeaderValue::try_from(list.join(",")).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.append("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+            headers.append("sec-websocket-version", HeaderValue::from_static("13"));
+            headers.append("sec-websocket-extensions", list.clone());
+            let opening =
+                OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, Waivers::default()).unwrap();
+            let response = Response::builder()
+                .status(101)
+                .header("upgrade", "websocket")
+                .header("connection", "upgrade")
+                .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+                .header("sec-websocket-extensions", list);
+            COMPARISONS.set(0);
+            assert_eq!(opening.verify(&response.body(()).unwrap().into_parts().0).unwrap().extensions.len(), count);
+            COMPARISONS.get()
+        };
+        let (some, twice) = (compared(32), compared(64));
+        assert!(twice <= 3 * some && twice < 4 * 64, "{some} comparisons for 32 extensions, {twice} for 64");
     }
 
     #[test]
