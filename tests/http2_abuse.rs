@@ -155,6 +155,18 @@ async fn requests_that_are_all_taken_back_at_once_are_no_flood() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_taken_back_before_it_is_read_reaches_no_upstream() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let mut client = Client::new(begun(&gate).await);
+    let reset = |stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    let request = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &request());
+    client.send([request(1), reset(1), request(3), reset(3), frame(PING, 0, 0, b"the next")].concat()).await;
+    while next_frame(&mut client).await != (PING, b"the next".to_vec()) {}
+    assert!(!upstream.was_dialled());
+}
+
+#[tokio::test]
 async fn what_is_no_http2_ends_its_connection() {
     let gate = Gate::echo("").await;
     let request = request();

@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,6 +47,10 @@ pub(super) async fn serve<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
     S::Future: Send,
 {
+    // The reset has come with the request: serving it would cost far more than it cost to send (CVE-2023-44487).
+    if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
+        return;
+    }
     let method = request.method().clone();
     let Some(Understood { request, asked, tunnel, wanted }) = understand(request, connection, &limits) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
