@@ -122,3 +122,25 @@ async fn report_mode_and_waivers_leave_their_trace() {
     assert!(text.contains("would be refused") && text.contains("https://evil.test"), "{text}");
     assert!(text.contains("waive") && text.contains("key-format"), "{text}");
 }
+
+#[tokio::test]
+async fn the_origin_of_a_draft_stands_in_the_log() {
+    let config = format!(
+        "{FRONT}handshake = \"lenient\"\nwaive = \"version\"\n\
+         [route.origin]\nallow = \"https://app.example.com\"\nabsent = \"refuse\"\n"
+    );
+    let mut process = Process::start(&config).await;
+    let draft = |origin: &str| {
+        let fields = format!("Sec-WebSocket-Origin: {origin}\r\n");
+        handshake(&fields).replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8")
+    };
+    let mut client = process.connect().await;
+    assert_eq!(client.ask(draft("https://evil.example")).await.status, 403);
+    let refused = process.event("refused").await;
+    assert_eq!(
+        (&refused["rule"], &refused["span"]["origin"]),
+        (&"origin-not-allowed".into(), &"https://evil.example".into())
+    );
+    assert_eq!(client.ask(draft("https://app.example.com")).await.status, 101);
+    assert_eq!(process.event("websocket opened").await["origin"], "https://app.example.com");
+}

@@ -57,3 +57,59 @@ async fn report_lets_pass_and_all_checks_plain_requests() {
     let default = Proxy::echo("").await;
     assert_eq!(default.connect().await.ask(handshake(evil)).await.status, 403);
 }
+
+#[tokio::test]
+async fn the_origin_of_a_draft_is_judged_where_its_version_is_waived() {
+    let waived = "handshake = \"lenient\"\nwaive = [\"version\"]\n";
+    let allow = "allow = [\"https://app.example.com\", \"same-origin\"]";
+    let absent_refused = Gate::echo(&format!("{waived}origin = {{ {allow}, absent = \"refuse\" }}")).await;
+    let absent_allowed = Gate::echo(&format!("{waived}origin = {{ {allow} }}")).await;
+    let report = Gate::echo(&format!("{waived}origin = {{ {allow}, mode = \"report\" }}")).await;
+    let draft = |version: &str, fields: &str| {
+        handshake(fields).replace("Sec-WebSocket-Version: 13", &format!("Sec-WebSocket-Version: {version}"))
+    };
+    let evil = "Sec-WebSocket-Origin: https://evil.example\r\n";
+    let app = "Sec-WebSocket-Origin: https://app.example.com\r\n";
+    let standard = "Origin: https://app.example.com\r\n";
+    for version in ["7", "8"] {
+        for (fields, refused, allowed) in [
+            (evil.to_owned(), 403, 403),
+            (app.to_owned(), 101, 101),
+            (String::new(), 403, 101),
+            (standard.to_owned(), 101, 101),
+            (format!("{standard}{app}"), 101, 101),
+            (format!("{standard}{evil}"), 403, 403),
+            (format!("Origin: https://evil.example\r\n{app}"), 403, 403),
+            (format!("{app}{app}"), 403, 403),
+            ("Sec-WebSocket-Origin: null\r\n".to_owned(), 403, 403),
+            ("Sec-WebSocket-Origin:\r\n".to_owned(), 403, 403),
+            ("sec-websocket-origin: https://app.example.com/\r\n".to_owned(), 403, 403),
+        ] {
+            for door in Door::ALL {
+                let request = draft(version, &fields);
+                let answer = absent_refused.ask(door, &request).await;
+                assert_eq!(answer.status, switched(door, refused), "{door:?} {version} {fields:?}");
+                let answer = absent_allowed.ask(door, &request).await;
+                assert_eq!(answer.status, switched(door, allowed), "{door:?} {version} {fields:?}");
+                assert_eq!(report.ask(door, &request).await.status, switched(door, 101), "{door:?} {fields:?}");
+            }
+        }
+        for door in Door::ALL {
+            // The gate's own origin, as this door shows it.
+            let scheme = if door == Door::Clear { "http" } else { "https" };
+            let own = draft(version, &format!("Sec-WebSocket-Origin: {scheme}://gate.test\r\n"));
+            assert_eq!(absent_refused.ask(door, &own).await.status, switched(door, 101), "{door:?}");
+        }
+    }
+    for door in Door::ALL {
+        // RFC 6455 does not know the field: it neither helps nor harms.
+        assert_eq!(absent_refused.ask(door, &handshake(app)).await.status, 403, "{door:?}");
+        let both = handshake(&format!("{standard}{evil}"));
+        assert_eq!(absent_refused.ask(door, &both).await.status, switched(door, 101), "{door:?}");
+        // Drafts 4 to 6 have other frames, so their versions are not waived.
+        for version in ["4", "6"] {
+            let status = absent_refused.ask(door, &draft(version, app)).await.status;
+            assert_eq!(status, if door == Door::Http2 { 400 } else { 426 }, "{door:?} {version}");
+        }
+    }
+}

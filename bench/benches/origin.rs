@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, header::ORIGIN};
-use switchgate::protocol::origin::{AllowEntry, Origin, OriginPolicy};
+use switchgate::protocol::origin::{AllowEntry, Origin, OriginFields, OriginPolicy};
 
 fn policy(entries: &[&str]) -> OriginPolicy {
     let allow = entries.iter().map(|entry| AllowEntry::parse(entry).expect("an entry")).collect();
@@ -26,7 +26,9 @@ fn origin(criterion: &mut Criterion) {
     ];
     for (name, policy, value) in cases {
         let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(value))]);
-        criterion.bench_function(name, |bencher| bencher.iter(|| black_box(policy).check(black_box(&headers), &own)));
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(policy).check(black_box(&headers), &own, OriginFields::Standard))
+        });
     }
 }
 

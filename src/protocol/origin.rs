@@ -2,8 +2,32 @@
 
 use std::fmt;
 
-use http::{HeaderMap, header::ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, header::ORIGIN};
 use thiserror::Error;
+
+/// The name that the drafts 4 to 10 of RFC 6455 gave the field `Origin` of an opening handshake.
+const SEC_WEBSOCKET_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");
+
+/// Which fields of a request carry its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginFields {
+    /// `Origin` alone.
+    Standard,
+    /// Also `Sec-WebSocket-Origin`: the handshake is of a draft whose browsers send that in place of `Origin`.
+    WithDraft,
+}
+
+impl OriginFields {
+    /// The names, `Origin` first.
+    pub fn names(self) -> impl Iterator<Item = HeaderName> {
+        [ORIGIN].into_iter().chain((self == Self::WithDraft).then_some(SEC_WEBSOCKET_ORIGIN))
+    }
+
+    /// The first line of the first of these fields that is there.
+    pub fn first(self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        self.names().find_map(|name| headers.get(name))
+    }
+}
 
 /// A scheme, host and port, in one spelling: lower case, and no port where it is the scheme's default.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -301,18 +325,26 @@ impl OriginRefusal {
 }
 
 impl OriginPolicy {
-    /// Judges a request's `Origin`; `own` is the origin under which the client reached us.
+    /// Judges the origin of a request; `own` is the origin under which the client reached us. Where several `fields` are
+    /// there, each must pass.
     ///
     /// # Errors
     /// See [`OriginRefusal`].
-    pub fn check(&self, headers: &HeaderMap, own: &Origin) -> Result<(), OriginRefusal> {
-        let mut lines = headers.get_all(ORIGIN).iter();
-        let Some(line) = lines.next() else {
-            return allowed(self.absent, OriginRefusal::Absent);
-        };
-        if lines.next().is_some() {
-            return Err(OriginRefusal::Repeated);
+    pub fn check(&self, headers: &HeaderMap, own: &Origin, fields: OriginFields) -> Result<(), OriginRefusal> {
+        let mut absent = true;
+        for name in fields.names() {
+            let mut lines = headers.get_all(name).iter();
+            let Some(line) = lines.next() else { continue };
+            if lines.next().is_some() {
+                return Err(OriginRefusal::Repeated);
+            }
+            self.check_line(line, own)?;
+            absent = false;
         }
+        if absent { allowed(self.absent, OriginRefusal::Absent) } else { Ok(()) }
+    }
+
+    fn check_line(&self, line: &HeaderValue, own: &Origin) -> Result<(), OriginRefusal> {
         let text = line.to_str().map_err(|_| OriginRefusal::Malformed)?;
         if text == "null" {
             return allowed(self.null, OriginRefusal::Null);
@@ -345,7 +377,44 @@ mod tests {
         for line in lines {
             headers.append(ORIGIN, HeaderValue::from_str(line).unwrap());
         }
-        policy.check(&headers, &Origin::of("https", "gate.example", Some(8443)))
+        policy.check(&headers, &Origin::of("https", "gate.example", Some(8443)), OriginFields::Standard)
+    }
+
+    #[test]
+    fn the_field_of_the_drafts_is_judged_like_origin_and_beside_it() {
+        use OriginRefusal as R;
+        const A: (&str, &str) = ("origin", "https://app.example.com");
+        const EVIL: (&str, &str) = ("origin", "https://evil.example");
+        const DRAFT_A: (&str, &str) = ("sec-websocket-origin", "https://app.example.com");
+        const DRAFT_EVIL: (&str, &str) = ("sec-websocket-origin", "https://evil.example");
+        const DRAFT_NULL: (&str, &str) = ("sec-websocket-origin", "null");
+        type Fields<'a> = &'a [(&'static str, &'static str)];
+        let policy = OriginPolicy {
+            allow: vec![AllowEntry::parse(A.1).unwrap()],
+            absent: Verdict::Refuse,
+            ..OriginPolicy::default()
+        };
+        let cases: [(Fields<'_>, Option<R>, Option<R>); 10] = [
+            (&[], Some(R::Absent), Some(R::Absent)),
+            (&[A], None, None),
+            (&[EVIL], Some(R::NotAllowed), Some(R::NotAllowed)),
+            (&[DRAFT_A], Some(R::Absent), None),
+            (&[DRAFT_EVIL], Some(R::Absent), Some(R::NotAllowed)),
+            (&[DRAFT_NULL], Some(R::Absent), Some(R::Null)),
+            (&[A, DRAFT_A], None, None),
+            (&[A, DRAFT_EVIL], None, Some(R::NotAllowed)),
+            (&[EVIL, DRAFT_A], Some(R::NotAllowed), Some(R::NotAllowed)),
+            (&[DRAFT_A, DRAFT_A], Some(R::Absent), Some(R::Repeated)),
+        ];
+        for (fields, standard, with_draft) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            let own = Origin::of("https", "gate.example", None);
+            assert_eq!(policy.check(&headers, &own, OriginFields::Standard).err(), standard, "{fields:?}");
+            assert_eq!(policy.check(&headers, &own, OriginFields::WithDraft).err(), with_draft, "{fields:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Refuses requests whose `Origin` the route does not list (RFC 6455 §10.2).
 //!
-//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Told`. Writes nothing. Refuses with 403.
+//! Reads `MatchedRoute`, `Intent`, `Opening`, `Target`, `Connection`, `Told`. Writes nothing. Refuses with 403.
 
 use std::sync::Arc;
 
@@ -32,15 +32,16 @@ impl Check for CheckOrigin {
             return Ok(());
         }
         let own = client_facing(request)?;
-        match route.origin.check(request.headers(), &own) {
+        let fields = facts::origin_fields(request.extensions());
+        match route.origin.check(request.headers(), &own, fields) {
             Err(refusal) if route.origin.mode == Mode::Report => {
-                tracing::warn!(route = %route.name, rule = refusal.rule(), origin = %shown::origin(request.headers()), "origin would be refused (mode = report)");
+                tracing::warn!(route = %route.name, rule = refusal.rule(), origin = %shown::origin(request.headers(), fields), "origin would be refused (mode = report)");
                 Ok(())
             }
             Err(refusal) => {
                 // The refusal's one event is written further out and shows this.
                 tracing::Span::current()
-                    .record("origin", tracing::field::display(shown::origin(request.headers())))
+                    .record("origin", tracing::field::display(shown::origin(request.headers(), fields)))
                     .record("own_origin", tracing::field::display(&own));
                 Err(refusal.into())
             }

@@ -8,7 +8,7 @@
 //! | `Arc<Target>` | `check_request` | `redirect`, `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
-//! | [`Opening`] | `check_handshake` | `verify_accept`, `switch` |
+//! | [`Opening`] | `check_handshake` | `check_origin`, `limit`, `verify_accept`, `switch` |
 //! | [`Admitted`] | `limit` | `switch` |
 
 use std::{fmt, sync::Arc};
@@ -19,7 +19,11 @@ use super::error::ProxyError;
 use crate::{
     admission::Slot,
     config::model::Route,
-    protocol::{address::PeerAddress, websocket::OpeningHandshake},
+    protocol::{
+        address::PeerAddress,
+        origin::OriginFields,
+        websocket::{OpeningHandshake, Waiver},
+    },
 };
 
 /// Names one request in logs and in refusals.
@@ -43,6 +47,15 @@ pub(super) struct MatchedRoute(pub(super) Arc<Route>);
 /// The proof that the opening handshake was checked.
 #[derive(Clone, Debug)]
 pub(super) struct Opening(pub(super) Arc<OpeningHandshake>);
+
+/// Which fields carry the origin of a request. Under the waiver `version` a browser of a draft may have sent it, and so
+/// under another name.
+pub(super) fn origin_fields(extensions: &Extensions) -> OriginFields {
+    match extensions.get::<Opening>() {
+        Some(Opening(opening)) if opening.used().contains(&Waiver::Version) => OriginFields::WithDraft,
+        _ => OriginFields::Standard,
+    }
+}
 
 /// The place among the live WebSockets of its route; free again when its last holder lets go.
 #[derive(Clone, Debug)]

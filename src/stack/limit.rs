@@ -1,11 +1,9 @@
 //! Refuses WebSockets beyond the limits of their route.
 //!
-//! Reads `MatchedRoute`, `Intent`, `Client`. Writes `Admitted`. Refuses with 429 what the client has used up alone, and
+//! Reads `MatchedRoute`, `Intent`, `Client`, `Opening`. Writes `Admitted`. Refuses with 429 what the client has used up alone, and
 //! with 503 what it shares with others.
 
 use std::{sync::Arc, time::Duration};
-
-use http::header::ORIGIN;
 
 use super::{
     Request, chance,
@@ -32,7 +30,8 @@ impl Check for Limit {
         }
         let MatchedRoute(route) = facts::expect(request.extensions())?;
         let Client(client) = facts::expect(request.extensions())?;
-        let admitted = self.0.admit(&route, client.ip(), request.headers().get(ORIGIN));
+        let origin = facts::origin_fields(request.extensions()).first(request.headers());
+        let admitted = self.0.admit(&route, client.ip(), origin);
         let slot = admitted.map_err(|refusal| ProxyError::Limit { refusal, retry_after: retry_after(refusal) })?;
         if let Some(slot) = slot {
             request.extensions_mut().insert(Admitted(Arc::new(slot)));

@@ -1,8 +1,8 @@
 //! Peer bytes as a log may hold them: bounded, with nothing that could forge a line, and no secret unasked.
 
-use http::{HeaderMap, HeaderName, Uri, header::ORIGIN};
+use http::{HeaderMap, HeaderName, Uri};
 
-use crate::config::model::LogOptions;
+use crate::{config::model::LogOptions, protocol::origin::OriginFields};
 
 /// Longest piece of a peer's text in a log event.
 const MAX_CHARS: usize = 256;
@@ -23,9 +23,15 @@ pub(super) fn text(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The first `Origin` line, or `absent`. What is no origin may hold a query, and a query may carry tokens.
-pub(super) fn origin(headers: &HeaderMap) -> String {
-    let Some(text) = field(headers, &ORIGIN) else { return "absent".to_owned() };
+/// The first line of each of `fields`, or `absent`; both where they differ. What is no origin may hold a query, and a
+/// query may carry tokens.
+pub(super) fn origin(headers: &HeaderMap, fields: OriginFields) -> String {
+    let mut shown: Vec<String> = fields.names().filter_map(|name| field(headers, &name)).map(without_query).collect();
+    shown.dedup();
+    if shown.is_empty() { "absent".to_owned() } else { shown.join(", ") }
+}
+
+fn without_query(text: String) -> String {
     match text.split_once(['?', '#']) {
         Some((before, _)) => format!("{before}…"),
         None => text,
@@ -66,9 +72,12 @@ mod tests {
     #[test]
     fn an_origin_is_shown_without_what_follows_a_question_mark() {
         let mut headers = HeaderMap::new();
-        assert_eq!(origin(&headers), "absent");
-        headers.insert(ORIGIN, http::HeaderValue::from_static("https://a.example/x?token=secret"));
-        assert_eq!(origin(&headers), "https://a.example/x…");
+        assert_eq!(origin(&headers, OriginFields::WithDraft), "absent");
+        headers.insert("origin", http::HeaderValue::from_static("https://a.example/x?token=secret"));
+        assert_eq!(origin(&headers, OriginFields::WithDraft), "https://a.example/x…");
+        headers.insert("sec-websocket-origin", http::HeaderValue::from_static("https://b.example"));
+        assert_eq!(origin(&headers, OriginFields::Standard), "https://a.example/x…");
+        assert_eq!(origin(&headers, OriginFields::WithDraft), "https://a.example/x…, https://b.example");
     }
 
     #[test]

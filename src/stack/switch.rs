@@ -12,10 +12,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either};
-use http::{
-    StatusCode,
-    header::{CONTENT_LENGTH, ORIGIN},
-};
+use http::{StatusCode, header::CONTENT_LENGTH};
 use tokio::net::TcpStream;
 use tower::{Layer, Service};
 
@@ -137,13 +134,15 @@ impl Opened {
         let extensions = request.extensions();
         let MatchedRoute(route) = facts::expect(extensions)?;
         let Client(client) = facts::expect(extensions)?;
+        let origin_fields = facts::origin_fields(extensions);
+        let headers = request.headers();
         Ok(Self {
             id: facts::expect(extensions)?,
             client,
             connection: facts::expect(extensions)?,
             session: Session { extensions: Extensions::None, max_lifetime: route.relay.max_lifetime.map(lifetime) },
             route,
-            origin: request.headers().contains_key(ORIGIN).then(|| shown::origin(request.headers()).into()),
+            origin: origin_fields.first(headers).map(|_| shown::origin(headers, origin_fields).into()),
             subprotocol: None,
             admitted: extensions.get().cloned(),
         })
