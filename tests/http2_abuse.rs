@@ -27,6 +27,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+const FLOW_CONTROL_ERROR: u32 = 0x3;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -315,4 +316,70 @@ async fn a_client_that_reads_nothing_holds_no_connection() {
     let outcome = within("stop", gate.proxy.stop()).await.unwrap();
     assert_eq!(outcome.cut.connections, 0);
     drop(client);
+}
+
+#[tokio::test]
+async fn windows_that_are_returned_in_small_steps_are_no_flood() {
+    const LENGTH: usize = 20_000_000;
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    // Go's client returns 4 KiB at a time, on the stream and on the connection; behind gzip 2 KiB.
+    for step in [4096, 2048, 512] {
+        let mut client = Client::new(begun(&gate).await);
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &request())).await;
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        let sending = tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {LENGTH}\r\n\r\n");
+            peer.send(head).await;
+            // The test ends earlier when the client is sent away.
+            let _sent = peer.stream.write_all(&vec![1; LENGTH]).await;
+        });
+        let (mut came, mut unread) = (0, 0);
+        while came < LENGTH {
+            match next_frame(&mut client).await {
+                (DATA, payload) => {
+                    came += payload.len();
+                    unread += payload.len();
+                    let by = u32::try_from(step).unwrap().to_be_bytes();
+                    let both = [frame(WINDOW_UPDATE, 0, 1, &by), frame(WINDOW_UPDATE, 0, 0, &by)].concat();
+                    client.send(both.repeat(unread / step)).await;
+                    unread %= step;
+                }
+                (GOAWAY, payload) => panic!("sent away after {came} bytes in steps of {step}: {payload:x?}"),
+                _ => {}
+            }
+        }
+        sending.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ignores_its_window_ends_its_connection() {
+    let gate = Gate::echo("").await;
+    let mut post = vec![0x83, 0x84, 0x87, 0x41, 9];
+    post.extend(b"gate.test");
+    let open = |stream: u32| frame(HEADERS, END_HEADERS, stream, &post);
+    let data = |stream: u32| frame(DATA, 0, stream, &[7; 16_000]);
+    let mut upstream = Upstream::start().await;
+    let held = Gate::before(&upstream.url, "", "").await;
+    // A body that its upstream does not read; the connection has room for many streams.
+    let mut client = Client::new(begun(&held).await);
+    client.send(open(1)).await;
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    let (reader, mut writer) = tokio::io::split(client.stream);
+    let reading = tokio::spawn(async move { Client::new(tokio::io::join(reader, tokio::io::sink())).rest().await });
+    while writer.write_all(&data(1)).await.is_ok() && !reading.is_finished() {}
+    assert_eq!(goaway(&within("end", reading).await.unwrap()), Some(FLOW_CONTROL_ERROR));
+    // A body that is not wanted: the stream was answered and reset long before.
+    let said = flood(&gate, |number| if number == 0 { open(1) } else { data(1) }).await;
+    assert_eq!(said, Some(FLOW_CONTROL_ERROR));
+    // The same with a further stream each time that its window is used up.
+    let said = flood(&gate, |number| match number % 6 {
+        0 => open(number / 3 + 1),
+        _ => data(number / 6 * 2 + 1),
+    })
+    .await;
+    assert_eq!(said, Some(FLOW_CONTROL_ERROR));
 }

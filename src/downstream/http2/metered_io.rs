@@ -1,12 +1,10 @@
-//! The stream that an HTTP/2 connection reads and writes: it counts what is noise, and ends when nothing is taken.
+//! The stream that an HTTP/2 connection reads and writes. It finds what a client may not do, and ends when nothing is
+//! taken.
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,20 +17,20 @@ use tokio::{
 use super::super::took_nothing;
 use crate::{
     net::{Wire, timer::Timer},
-    protocol::http2_meter::Meter,
+    protocol::http2_meter::{Fault, Meter},
 };
 
-/// Whether a peer was found to send too much noise; shared by the stream and whoever serves the connection.
+/// What a client did that ends its connection; shared by the stream and the task that serves the connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Verdict(Arc<AtomicBool>);
+pub(super) struct Verdict(Arc<OnceLock<Fault>>);
 
 impl Verdict {
-    pub(super) fn is_flood(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.0.get().copied()
     }
 }
 
-/// See the module page. After a flood it reads nothing more: what is left to do is to say goodbye.
+/// See the module page. After a fault it reads nothing more: all that is left is to send the GOAWAY.
 pub(super) struct MeteredIo {
     io: Wire,
     meter: Meter,
@@ -45,9 +43,8 @@ pub(super) struct MeteredIo {
 }
 
 impl MeteredIo {
-    pub(super) fn new(io: Wire, verdict: Verdict, write_timeout: Duration) -> Self {
-        let write_timer = Timer::default();
-        Self { io, meter: Meter::default(), begun: Instant::now(), verdict, write_timeout, write_timer }
+    pub(super) fn new(io: Wire, meter: Meter, verdict: Verdict, write_timeout: Duration) -> Self {
+        Self { io, meter, begun: Instant::now(), verdict, write_timeout, write_timer: Timer::default() }
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -58,15 +55,15 @@ impl MeteredIo {
 impl AsyncRead for MeteredIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.verdict.is_flood() {
+        if this.verdict.fault().is_some() {
             // Whoever polls this looks at the verdict next.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
         this.meter.received(buffer.filled().get(before..).unwrap_or_default(), this.begun.elapsed());
-        if this.meter.is_spent() {
-            this.verdict.0.store(true, Ordering::Relaxed);
+        if let Some(fault) = this.meter.fault() {
+            this.verdict.0.get_or_init(|| fault);
         }
         Poll::Ready(Ok(()))
     }
@@ -104,7 +101,7 @@ mod tests {
     async fn whoever_takes_nothing_is_waited_for_so_long_and_no_longer() {
         const LIMIT: Duration = Duration::from_secs(10);
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut io = MeteredIo::new(Wire::boxed(ours), Verdict::default(), LIMIT);
+        let mut io = MeteredIo::new(Wire::boxed(ours), Meter::new(100, 65_536), Verdict::default(), LIMIT);
         let write = io.write_all(&[0; 64]);
         let read = async {
             // A little now and then is enough.

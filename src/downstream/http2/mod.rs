@@ -23,7 +23,10 @@ use crate::{
     drain::Tracker,
     http2::{Batch, BatchedIo, STREAM_WINDOW},
     net::{Wire, timer::Timer},
-    protocol::body::Body,
+    protocol::{
+        body::Body,
+        http2_meter::{Fault, Meter},
+    },
 };
 use metered_io::{MeteredIo, Verdict};
 
@@ -31,8 +34,8 @@ use metered_io::{MeteredIo, Verdict};
 const MAX_RESET_BY_US: usize = 128;
 
 /// What DATA frames of less than 256 bytes that nobody has taken yet may lack to that size, all together: it costs about
-/// as much again to hold them. Each message of a WebSocket may be one: it is enough for what 16 hold of 50 bytes each.
-const SMALL_FRAMES: usize = 4 * 1024 * 1024;
+/// as much again to hold them. Each message of a WebSocket may be one: it is enough for what 32 hold of 50 bytes each.
+const SMALL_FRAMES: usize = 8 * 1024 * 1024;
 
 /// How long a connection that is told to go may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -59,7 +62,8 @@ pub async fn serve_http2<S>(
     S::Future: Send,
 {
     let verdict = Verdict::default();
-    let (io, batch) = BatchedIo::new(MeteredIo::new(io, verdict.clone(), limits.write_timeout));
+    let meter = Meter::new(options.max_streams, STREAM_WINDOW);
+    let (io, batch) = BatchedIo::new(MeteredIo::new(io, meter, verdict.clone(), limits.write_timeout));
     let remote = connection.remote;
     let begun = tokio::select! {
         begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
@@ -101,10 +105,9 @@ pub async fn serve_http2<S>(
     match ended {
         Ended::Closed => {}
         Ended::Broken(error) => tracing::debug!(%remote, %error, "downstream connection ended early"),
-        Ended::Flood(why) => {
+        Ended::Hostile(Hostile { rule, why, .. }) => {
             let listener = &session.connection.listener;
-            let why = why.map_or_else(|| "too many frames that ask for nothing".to_owned(), |why| why.to_string());
-            tracing::info!(%listener, client = %remote, rule = "http2-flood", why, "HTTP/2 connection ended");
+            tracing::info!(%listener, client = %remote, rule, why, "HTTP/2 connection ended");
         }
     }
 }
@@ -134,15 +137,40 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
 enum Ended {
     Closed,
     Broken(h2::Error),
-    /// In a word of the library, where that has found it.
-    Flood(Option<h2::Error>),
+    Hostile(Hostile),
 }
 
 impl Ended {
     /// Some floods the library finds by itself: header blocks without end, and resets that it is made to send.
     fn by(error: h2::Error) -> Self {
         let is_flood = error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-        if is_flood { Self::Flood(Some(error)) } else { Self::Broken(error) }
+        if is_flood { Self::Hostile(Hostile::flood(error.to_string())) } else { Self::Broken(error) }
+    }
+}
+
+/// A client that was sent away, and why.
+struct Hostile {
+    rule: &'static str,
+    why: String,
+    /// Code of the GOAWAY.
+    code: Reason,
+}
+
+impl Hostile {
+    fn flood(why: String) -> Self {
+        Self { rule: "http2-flood", why, code: Reason::ENHANCE_YOUR_CALM }
+    }
+}
+
+impl From<Fault> for Hostile {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Flood => Self::flood("too many frames that ask for nothing".to_owned()),
+            Fault::Overrun => {
+                let why = "more data than the window of its stream allows (RFC 9113 section 6.9.1)".to_owned();
+                Self { rule: "http2-window", why, code: Reason::FLOW_CONTROL_ERROR }
+            }
+        }
     }
 }
 
@@ -180,8 +208,8 @@ where
     fn poll_http2(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             let accepted = self.http2.poll_accept(cx);
-            if self.verdict.is_flood() {
-                return self.poll_flood(cx);
+            if let Some(fault) = self.verdict.fault() {
+                return self.poll_hostile(fault.into(), cx);
             }
             match accepted {
                 Poll::Pending => return Poll::Pending,
@@ -204,14 +232,14 @@ where
         }
     }
 
-    fn poll_flood(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_hostile(&mut self, hostile: Hostile, cx: &mut Context<'_>) -> Poll<Ended> {
         if self.farewell.start_if_idle(FAREWELL) {
             // The streams end with the connection; nothing more is done for them.
             self.exchanges.clear();
-            self.http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.http2.abrupt_shutdown(hostile.code);
         }
         if self.http2.poll_closed(cx).is_ready() || self.farewell.poll_elapsed(cx) {
-            return Poll::Ready(Ended::Flood(None));
+            return Poll::Ready(Ended::Hostile(hostile));
         }
         Poll::Pending
     }

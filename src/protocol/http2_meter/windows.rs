@@ -1,0 +1,122 @@
+//! What each stream of a peer may still send: its window (RFC 9113 §6.9.1).
+//!
+//! The library watches the window of a stream until it has reset that stream. What comes for it afterwards it drops, and
+//! opens the window of the connection for it, so that the peer may go on at full speed. So it is watched here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Streams that were reset and are still watched: a peer may send what its window allows before it learns of it. Older
+/// ones the library has forgotten, too, and counts each frame for them as an error.
+const MOST_RESET: usize = 128;
+
+/// Streams that are watched beyond those the peer may have: those that are about to be refused.
+const SPARE: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Windows {
+    /// At the beginning of a stream.
+    initial: u32,
+    most: usize,
+    /// What is left, by stream.
+    left: BTreeMap<u32, u32>,
+    /// The last ones that were reset by this side, oldest first.
+    reset: VecDeque<u32>,
+}
+
+impl Windows {
+    pub(super) fn new(initial: u32, max_streams: u32) -> Self {
+        let most = usize::try_from(max_streams).unwrap_or(usize::MAX).saturating_add(MOST_RESET + SPARE);
+        Self { initial, most, left: BTreeMap::new(), reset: VecDeque::new() }
+    }
+
+    /// The peer has sent a head on this stream.
+    pub(super) fn begin(&mut self, stream: u32) {
+        // Beyond the bound are only streams that nobody answers, after a GOAWAY.
+        if self.left.len() < self.most {
+            self.left.entry(stream).or_insert(self.initial);
+        }
+    }
+
+    /// The peer will send nothing more on this stream.
+    pub(super) fn end(&mut self, stream: u32) {
+        self.left.remove(&stream);
+    }
+
+    /// This side has reset the stream.
+    pub(super) fn reset(&mut self, stream: u32) {
+        if !self.left.contains_key(&stream) {
+            return;
+        }
+        self.reset.push_back(stream);
+        if self.reset.len() > MOST_RESET
+            && let Some(oldest) = self.reset.pop_front()
+        {
+            self.left.remove(&oldest);
+        }
+    }
+
+    /// This side lets the peer send so much more.
+    pub(super) fn open(&mut self, stream: u32, increment: u32) {
+        if let Some(left) = self.left.get_mut(&stream) {
+            *left = left.saturating_add(increment);
+        }
+    }
+
+    /// The peer has sent a DATA frame of this length; answers whether it was allowed to.
+    pub(super) fn take(&mut self, stream: u32, length: u32) -> bool {
+        let Some(left) = self.left.get_mut(&stream) else { return true };
+        match left.checked_sub(length) {
+            Some(rest) => {
+                *left = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_may_send_its_window_and_what_it_is_opened_by() {
+        let mut windows = Windows::new(100, 4);
+        windows.begin(1);
+        windows.begin(3);
+        assert!(windows.take(1, 60) && windows.take(1, 40) && !windows.take(1, 1));
+        assert!(windows.take(1, 0), "an empty frame needs no window");
+        windows.open(1, 50);
+        // Trailers are no new stream.
+        windows.begin(1);
+        assert!(windows.take(1, 50) && !windows.take(1, 1));
+        assert!(windows.take(3, 100), "another stream");
+        assert!(windows.take(5, 1000), "a stream that is not open is an error of its own");
+    }
+
+    #[test]
+    fn a_stream_that_was_reset_may_send_the_rest_of_its_window() {
+        let mut windows = Windows::new(100, 4);
+        windows.begin(1);
+        windows.reset(1);
+        assert!(windows.take(1, 100) && !windows.take(1, 1));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut windows = Windows::new(100, 4);
+        for stream in (1..200_000).step_by(2) {
+            windows.begin(stream);
+            windows.reset(stream);
+        }
+        assert_eq!((windows.left.len(), windows.reset.len()), (MOST_RESET, MOST_RESET));
+        for stream in (200_001..400_000).step_by(2) {
+            windows.begin(stream);
+        }
+        assert_eq!(windows.left.len(), windows.most);
+        for stream in (200_001..400_000).step_by(2) {
+            windows.end(stream);
+        }
+        assert_eq!(windows.left.len(), MOST_RESET);
+    }
+}
