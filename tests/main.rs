@@ -25,6 +25,7 @@ mod http2_abuse;
 mod listeners;
 mod log;
 mod origin;
+mod paths;
 mod peers;
 mod peers_acme;
 mod plain_http;

@@ -7,6 +7,7 @@ mod raw;
 mod reader;
 pub mod relay_policy;
 pub mod route_limits;
+mod routes;
 mod validate;
 
 use std::path::Path;

@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
-pub use super::acme::{Acme, Challenge, ExternalAccount, Pace};
+pub use super::{
+    acme::{Acme, Challenge, ExternalAccount, Pace},
+    routes::{HostPattern, Routes},
+};
 use super::{relay_policy::Policy, route_limits::RouteLimits};
 use crate::protocol::{
     address::ListenAddress,
@@ -193,44 +196,6 @@ pub struct LogOptions {
     pub authorization: bool,
 }
 
-/// The routes, most specific first.
-#[derive(Clone, Debug, Default)]
-pub struct Routes {
-    all: Vec<Arc<Route>>,
-    /// Host pattern and index of its route, most specific host first, then longest path.
-    order: Vec<(HostPattern, usize)>,
-}
-
-impl Routes {
-    /// Orders routes by how specific they are.
-    pub fn new(all: Vec<Arc<Route>>) -> Self {
-        let mut order: Vec<(HostPattern, usize)> = all
-            .iter()
-            .enumerate()
-            .flat_map(|(index, route)| route.hosts.iter().map(move |host| (host.clone(), index)))
-            .collect();
-        let path_length = |index: &usize| all.get(*index).map_or(0, |route| route.path.len());
-        order.sort_by_key(|(host, index)| (host.rank(), std::cmp::Reverse(path_length(index))));
-        Self { all, order }
-    }
-
-    /// The most specific route: the exact host before the longest suffix before any host, then the longest path.
-    ///
-    /// A host without a route for the path leaves it to the less specific hosts. `host` is in lower case.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        let hit = |(pattern, index): &(HostPattern, usize)| {
-            let route = self.all.get(*index)?;
-            (pattern.matches(host) && route.takes(path)).then_some(route)
-        };
-        self.order.iter().find_map(hit)
-    }
-
-    /// All of them, in the order of the file.
-    pub fn all(&self) -> &[Arc<Route>] {
-        &self.all
-    }
-}
-
 /// A host and path rule.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -240,6 +205,8 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Path prefix, on segment borders.
     pub path: String,
+    /// Whether the letters of `path` match in either case.
+    pub ignore_case: bool,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
     /// Whether WebSockets are allowed.
@@ -254,46 +221,6 @@ pub struct Route {
     pub limits: RouteLimits,
     /// What it asks of its relays.
     pub relay: Arc<Policy>,
-}
-
-impl Route {
-    fn takes(&self, path: &str) -> bool {
-        match path.strip_prefix(self.path.as_str()) {
-            Some(rest) => rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/'),
-            None => false,
-        }
-    }
-}
-
-/// Which hosts a route takes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// This one.
-    Exact(String),
-    /// Every host below this one: `*.example.com`.
-    Suffix(String),
-    /// Every host.
-    Any,
-}
-
-impl HostPattern {
-    fn rank(&self) -> (u8, std::cmp::Reverse<usize>) {
-        match self {
-            Self::Exact(_) => (0, std::cmp::Reverse(0)),
-            Self::Suffix(suffix) => (1, std::cmp::Reverse(suffix.len())),
-            Self::Any => (2, std::cmp::Reverse(0)),
-        }
-    }
-
-    fn matches(&self, host: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == host,
-            Self::Suffix(suffix) => {
-                host.strip_suffix(suffix.as_str()).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
-            }
-            Self::Any => true,
-        }
-    }
 }
 
 /// What becomes of an offer of another protocol than WebSocket.
@@ -318,6 +245,8 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// What it is told in `Host`.
     pub host_header: HostHeader,
+    /// How it reads paths.
+    pub paths: PathReading,
     /// What it speaks.
     pub protocol: Protocol,
     /// What it is told of the client before anything else.
@@ -388,6 +317,16 @@ pub enum ProxyVersion {
     V2,
 }
 
+/// How an upstream reads paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathReading {
+    /// Unknown: all spellings of a path must lead to the same route.
+    #[default]
+    Any,
+    /// As they are written: parameters, doubled slashes and encoded delimiters have no meaning.
+    Literal,
+}
+
 /// What an upstream is told in `Host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostHeader {
@@ -395,72 +334,4 @@ pub enum HostHeader {
     Preserve,
     /// The authority of its own URL.
     Upstream,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn routes(rules: &[(&str, &str)]) -> Routes {
-        let upstream = Arc::new(Upstream {
-            name: "u".into(),
-            endpoint: Endpoint::BuiltinEcho,
-            dial_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-            host_header: HostHeader::Preserve,
-            protocol: Protocol::Http1,
-            proxy_protocol: None,
-            pool_idle_timeout: Duration::from_secs(1),
-            pool_max_idle: 1,
-        });
-        let route = |(host, path): &(&str, &str)| {
-            let pattern = match host.strip_prefix("*.") {
-                _ if *host == "*" => HostPattern::Any,
-                Some(suffix) => HostPattern::Suffix(suffix.into()),
-                None => HostPattern::Exact((*host).into()),
-            };
-            Arc::new(Route {
-                name: format!("{host}{path}"),
-                hosts: vec![pattern],
-                path: (*path).into(),
-                upstream: Arc::clone(&upstream),
-                websocket: true,
-                other_upgrades: OtherUpgrades::Drop,
-                waivers: Waivers::default(),
-                origin: OriginPolicy::default(),
-                limits: RouteLimits::default(),
-                relay: Arc::default(),
-            })
-        };
-        Routes::new(rules.iter().map(route).collect())
-    }
-
-    #[test]
-    fn the_most_specific_route_wins_on_segment_borders() {
-        let routes = routes(&[
-            ("*", "/"),
-            ("*.example.com", "/"),
-            ("*.b.example.com", "/"),
-            ("a.example.com", "/app"),
-            ("a.example.com", "/app/deep"),
-            ("c.test", "/dir/"),
-        ]);
-        for (host, path, expected) in [
-            ("other", "/x", Some("*/")),
-            ("z.example.com", "/x", Some("*.example.com/")),
-            ("example.com", "/x", Some("*/")),
-            ("evilexample.com", "/x", Some("*/")),
-            ("a.b.example.com", "/x", Some("*.b.example.com/")),
-            ("a.example.com", "/app", Some("a.example.com/app")),
-            ("a.example.com", "/app/", Some("a.example.com/app")),
-            ("a.example.com", "/app/deep/er", Some("a.example.com/app/deep")),
-            ("a.example.com", "/app/deeper", Some("a.example.com/app")),
-            ("a.example.com", "/apple", Some("*.example.com/")),
-            ("c.test", "/dir", Some("*/")),
-            ("c.test", "/dir/x", Some("c.test/dir/")),
-        ] {
-            assert_eq!(routes.find(host, path).map(|route| route.name.as_str()), expected, "{host}{path}");
-        }
-        assert!(routes.all().len() == 6);
-    }
 }

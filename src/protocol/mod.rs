@@ -14,6 +14,7 @@ pub mod origin;
 pub mod pin;
 pub mod proxy_header;
 pub mod request_framing;
+pub mod request_path;
 pub mod request_target;
 pub mod response_framing;
 pub mod token_list;

@@ -1,9 +1,11 @@
-//! What a request is for: authority and path (RFC 9112 §3.2, RFC 9110 §7.2), and every way the path may be read.
+//! What a request is for: authority and path (RFC 9112 §3.2, RFC 9110 §7.2).
 
 use std::fmt;
 
 use http::{HeaderMap, Method, Uri, header::HOST};
 use thiserror::Error;
+
+use super::request_path::{PathError, RoutePath};
 
 /// Why a target names nothing for certain.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -20,12 +22,9 @@ pub enum TargetError {
     /// `host:port` outside CONNECT, or `*` outside OPTIONS, or a strange scheme.
     #[error("this form of request target does not go with the method (RFC 9112 section 3.2)")]
     Form,
-    /// `.` or `..`, written or encoded.
-    #[error("the path has dot segments (RFC 3986 section 5.2.4)")]
-    DotSegment,
-    /// A malformed percent-encoding, or one of a control character.
-    #[error("the path has a malformed or forbidden percent-encoding (RFC 3986 section 2.1)")]
-    Encoding,
+    /// A path that no backend should see.
+    #[error(transparent)]
+    Path(#[from] PathError),
 }
 
 impl TargetError {
@@ -36,8 +35,7 @@ impl TargetError {
             Self::HostRepeated => "host-repeated",
             Self::HostMalformed => "host-malformed",
             Self::Form => "target-form",
-            Self::DotSegment => "dot-segment",
-            Self::Encoding => "path-encoding",
+            Self::Path(error) => error.rule(),
         }
     }
 }
@@ -135,26 +133,6 @@ impl Target {
     }
 }
 
-/// A path, in the spelling that routes are matched against and in every other that an upstream may take it for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoutePath {
-    matched: String,
-    readings: Vec<String>,
-}
-
-impl RoutePath {
-    /// The path with percent-encoded unreserved characters decoded (RFC 3986 §6.2.2.2).
-    pub fn matched(&self) -> &str {
-        &self.matched
-    }
-
-    /// What a lenient upstream may take it for: fully decoded, backslashes as slashes, slashes merged, parameters left
-    /// out, cut at a decoded `?` or `#`. Only spellings that differ from [`Self::matched`].
-    pub fn readings(&self) -> impl Iterator<Item = &str> {
-        self.readings.iter().map(String::as_str)
-    }
-}
-
 /// Checks target and `Host` of a request.
 ///
 /// # Errors
@@ -172,7 +150,7 @@ pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Target, 
         "*" | "" => return Err(TargetError::Form),
         path => path,
     };
-    Ok(Target { authority, path: read_path(path)? })
+    Ok(Target { authority, path: RoutePath::read(path)? })
 }
 
 fn sole_host(headers: &HeaderMap) -> Result<Authority, TargetError> {
@@ -184,198 +162,12 @@ fn sole_host(headers: &HeaderMap) -> Result<Authority, TargetError> {
     Authority::parse(line.to_str().map_err(|_| TargetError::HostMalformed)?)
 }
 
-/// How often a path is decoded before its depth counts as an attempt to hide something.
-const MAX_DECODINGS: usize = 3;
-
-/// Whether everybody reads the path alike: nothing is encoded, folded, merged or cut, and no segment is made of dots.
-fn is_plain(path: &str) -> bool {
-    let plain = |byte: u8| is_unreserved(byte) || matches!(byte, b'/' | b'!' | b'$' | b'&'..=b'.' | b':' | b'=' | b'@');
-    path.starts_with('/') && path.bytes().all(plain) && !path.contains("//") && !path.contains("/.")
-}
-
-fn read_path(path: &str) -> Result<RoutePath, TargetError> {
-    if is_plain(path) {
-        return Ok(RoutePath { matched: path.to_owned(), readings: Vec::new() });
-    }
-    read_any_path(path)
-}
-
-fn read_any_path(path: &str) -> Result<RoutePath, TargetError> {
-    let matched = decode(path.as_bytes(), is_unreserved)?;
-    let mut spellings = vec![matched.clone()];
-    for round in 0.. {
-        let last = spellings.last().map(Vec::as_slice).unwrap_or_default();
-        // After the first round a `%` may be a decoded one and stand for itself.
-        let next = if round == 0 { decode(last, |_| true)? } else { decode_leniently(last) };
-        if next == last {
-            break;
-        }
-        if round == MAX_DECODINGS {
-            return Err(TargetError::Encoding);
-        }
-        spellings.push(next);
-    }
-    if spellings.iter().any(|spelling| spelling.iter().any(u8::is_ascii_control) || is_overlong(spelling)) {
-        return Err(TargetError::Encoding);
-    }
-    let folded: Vec<Vec<u8>> =
-        spellings.iter().flat_map(|spelling| [fold(spelling), fold(before_query(spelling))]).collect();
-    spellings.extend(folded);
-    if spellings.iter().any(|spelling| has_dot_segment(spelling)) {
-        return Err(TargetError::DotSegment);
-    }
-    let matched = lossy(&matched);
-    let mut readings: Vec<String> = spellings.iter().map(|spelling| lossy(spelling)).collect();
-    readings.sort_unstable();
-    readings.dedup();
-    readings.retain(|reading| *reading != matched);
-    Ok(RoutePath { matched, readings })
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
-/// Decodes the octets that `wanted` names; the others keep their encoding.
-fn decode(path: &[u8], wanted: impl Fn(u8) -> bool) -> Result<Vec<u8>, TargetError> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            out.push(*first);
-            continue;
-        }
-        let [high, low, tail @ ..] = rest else { return Err(TargetError::Encoding) };
-        let (Some(h), Some(l)) = (hex(*high), hex(*low)) else { return Err(TargetError::Encoding) };
-        rest = tail;
-        match h << 4 | l {
-            byte if wanted(byte) => out.push(byte),
-            _ => out.extend_from_slice(&[b'%', *high, *low]),
-        }
-    }
-    Ok(out)
-}
-
-/// Decodes every octet, and leaves alone what is no encoding: one broken escape must not hide the sound ones.
-fn decode_leniently(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, tail @ ..] = rest {
-        let octet = match rest {
-            [b'%', high, low, ..] => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        out.push(octet.unwrap_or(*first));
-        rest = if octet.is_some() { rest.get(3..).unwrap_or_default() } else { tail };
-    }
-    out
-}
-
-/// Whether there is an ASCII character written in two bytes: `%c0%ae` is a dot to a careless reader of UTF-8.
-fn is_overlong(path: &[u8]) -> bool {
-    path.windows(2).any(|pair| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf]))
-}
-
-/// What is left for one who decodes first and looks for the query and fragment afterwards.
-fn before_query(path: &[u8]) -> &[u8] {
-    path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default()
-}
-
-/// Backslashes as slashes, each segment without `;parameters`, slashes merged.
-fn fold(path: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(path.len());
-    for segment in path.split(|byte| matches!(byte, b'/' | b'\\')) {
-        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
-        if !name.is_empty() {
-            out.push(b'/');
-            out.extend_from_slice(name);
-        }
-    }
-    let ends_with_slash = matches!(path.last(), Some(b'/' | b'\\'));
-    if out.is_empty() || ends_with_slash {
-        out.push(b'/');
-    }
-    out
-}
-
-fn has_dot_segment(path: &[u8]) -> bool {
-    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| matches!(segment, b"." | b".."))
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
-
-    fn path(text: &str) -> Result<RoutePath, TargetError> {
-        read_path(text)
-    }
-
-    #[test]
-    fn paths_that_hide_something_are_refused() {
-        use TargetError as E;
-        for (text, error) in [
-            ("/a/../b", E::DotSegment),
-            ("/a/./b", E::DotSegment),
-            ("/a/%2e%2e/b", E::DotSegment),
-            ("/a/%2E./b", E::DotSegment),
-            ("/a/%252e%252e/b", E::DotSegment),
-            ("/a/..%2fb", E::DotSegment),
-            ("/a/..%5cb", E::DotSegment),
-            ("/a/..\\b", E::DotSegment),
-            ("/a/..;x=1/b", E::DotSegment),
-            ("/a/%2e%2e%3bx/b", E::DotSegment),
-            ("/a%00b", E::Encoding),
-            ("/a%0d%0ab", E::Encoding),
-            ("/a%zz", E::Encoding),
-            ("/a%2", E::Encoding),
-            ("/%25252525252e", E::Encoding),
-            ("/a/%25zz/%252e%252e/b", E::DotSegment),
-            ("/a%25/..%252fb", E::DotSegment),
-            ("/a/..%3fx", E::DotSegment),
-            ("/a/..%23x", E::DotSegment),
-            ("/a%3fb/..;x/c", E::DotSegment),
-            ("/a/;/../b", E::DotSegment),
-            ("/..", E::DotSegment),
-            ("/.;", E::DotSegment),
-            ("/a/%c0%ae%c0%ae/b", E::Encoding),
-            ("/a%25c0%25afb", E::Encoding),
-            ("/a%2500b", E::Encoding),
-            ("/a%7fb", E::Encoding),
-            ("/a%09b", E::Encoding),
-            ("/a%u002e", E::Encoding),
-        ] {
-            assert_eq!(path(text), Err(error), "{text}");
-        }
-    }
-
-    #[test]
-    fn readings_of_a_path() {
-        let readings = |text: &str| path(text).unwrap().readings().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(path("/%61dmin").unwrap().matched(), "/admin");
-        assert!(readings("/chat/room.1").is_empty());
-        assert_eq!(readings("/a%2fb"), ["/a/b"]);
-        assert_eq!(readings("//a"), ["/a"]);
-        assert_eq!(readings("/a;v=1/b"), ["/a/b"]);
-        assert_eq!(readings("/a%5Cb"), ["/a/b", "/a\\b"]);
-        assert_eq!(readings("/admin%3Fx"), ["/admin", "/admin?x"]);
-        assert_eq!(readings("/C%23"), ["/C", "/C#"]);
-        assert_eq!(readings("/100%25"), ["/100%"]);
-        assert_eq!(readings("/%C3%A9"), ["/é"]);
-        assert_eq!(readings("/a%252fb"), ["/a%2fb", "/a/b"]);
-        assert!(path("/a...b/..c").unwrap().readings().next().is_none());
-    }
 
     #[test]
     fn hosts_and_forms() {
@@ -415,35 +207,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_plain_path_needs_no_second_look(path in "/[a-zA-Z0-9/._~!$&'()*+,:=@-]{0,12}") {
-            prop_assert_eq!(read_path(&path), read_any_path(&path));
-        }
-
-        #[test]
-        fn no_path_makes_it_panic(text in "/[a-z%0-9A-F./;\\\\]{0,30}") {
-            let _verdict = path(&text);
-        }
-
-        /// A `..` is found however each of its characters is written, whatever stands beside it.
-        #[test]
-        fn dot_segments_do_not_hide(
-            before in "(/|//|/a|/%25zz|/%25|/;p|/%5c|/%C3%A9){0,3}",
-            border in prop::sample::select(vec!["/", "\\", "%2f", "%2F", "%5c", "%252f", "%255C"]),
-            dots in prop::collection::vec(prop::sample::select(vec![".", "%2e", "%2E", "%252e", "%25252E"]), 1..=2),
-            after in prop::sample::select(vec!["", "/", ";x/", "%3bx/b", "%2fb", "%255cb", "%3f", "%23", "%253fx/"]),
-        ) {
-            let text = format!("/a{before}{border}{}{after}", dots.concat());
-            prop_assert!(path(&text).is_err(), "{}", text);
-        }
-
-        #[test]
-        fn plain_paths_have_one_reading(text in "(/[a-z0-9_~-]{1,5}){1,4}/?") {
-            let read = path(&text).unwrap();
-            prop_assert_eq!(read.matched(), text.as_str());
-            prop_assert_eq!(read.readings().count(), 0);
-        }
-
         #[test]
         fn an_authority_reads_back_what_it_shows(text in "[A-Za-z0-9.:_\\[\\]@/-]{0,12}") {
             if let Ok(read) = Authority::parse(&text) {

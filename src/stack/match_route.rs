@@ -14,7 +14,7 @@ use super::{
     facts::{self, MatchedRoute},
 };
 use crate::{
-    config::model::{Route, Routes},
+    config::model::{PathReading, Route, Routes},
     downstream::Connection,
     protocol::request_target::Target,
 };
@@ -46,14 +46,23 @@ fn is_misdirected(routes: &Routes, route: &Arc<Route>, target: &Target, server_n
     routes.find(&name, target.path.matched()).is_some_and(|other| !Arc::ptr_eq(other, route))
 }
 
+/// Compares the routes of all spellings of the path, unless its upstream reads paths as they are written.
+///
+/// A path without a route of its own goes nowhere. It is ambiguous where a spelling has a route, so that its sender learns
+/// why that route was not taken.
 fn find<'a>(routes: &'a Routes, target: &Target) -> Result<&'a Arc<Route>, ProxyError> {
     let host = target.route_host();
+    let literal = |route: &Arc<Route>| route.upstream.paths == PathReading::Literal;
     let route = routes.find(host, target.path.matched());
+    if route.is_some_and(literal) {
+        return route.ok_or(ProxyError::NoRoute);
+    }
     for reading in target.path.readings() {
         let same = match (routes.find(host, reading), route) {
             (Some(other), Some(route)) => Arc::ptr_eq(other, route),
             (None, None) => true,
-            _ => false,
+            (Some(other), None) => literal(other),
+            (None, Some(_)) => false,
         };
         if !same {
             return Err(ProxyError::AmbiguousPath);
@@ -61,3 +70,7 @@ fn find<'a>(routes: &'a Routes, target: &Target) -> Result<&'a Arc<Route>, Proxy
     }
     route.ok_or(ProxyError::NoRoute)
 }
+
+#[cfg(test)]
+#[path = "match_route_tests.rs"]
+mod tests;

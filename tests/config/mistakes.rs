@@ -189,7 +189,9 @@ fn hosts_and_paths_that_no_request_can_have_are_mistakes() {
         );
         assert_eq!(with("host", host).as_deref(), Some(expected.as_str()));
     }
-    for path in ["", "a", "//", "/a//b", "/./a", "/a/..", "/a%20", "/a?b", "/a#b", "/a\\b", "/a;b", "/a b", "/ä"] {
+    for path in [
+        "", "a", "//", "/a//b", "/./a", "/a/..", "/a%20", "/a?b", "/a#b", "/a\\b", "/a;b", "/a b", "/ä", "/a.", "/a./b",
+    ] {
         let error = with("path", path).unwrap_or_else(|| panic!("{path} was taken"));
         assert!(error.starts_with(&format!("p.toml:5:8: `{path}` can never match a path; ")), "{error}");
     }
@@ -251,4 +253,40 @@ fn the_longest_path_of_a_socket_is_taken() {
     };
     assert!(parsed(107).is_ok());
     assert!(parsed(108).unwrap_err().contains("at most 107 bytes"));
+}
+
+#[test]
+fn a_path_that_ignores_case_does_so_for_the_paths_below_it() {
+    let with = |routes: &str| {
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[upstream.e]\nurl = \"builtin:echo\"\n\
+             [upstream.f]\nurl = \"builtin:echo\"\n{routes}"
+        );
+        config::parse(&text, Path::new("p.toml")).map_err(|errors| errors.to_string())
+    };
+    let route = |path: &str, more: &str| format!("[[route]]\npath = \"{path}\"\nupstream = \"e\"\n{more}\n");
+    let ignores = "ignore_case = true";
+    for (above, below, expected) in [
+        (route("/", ""), route("/api/Admin", ignores), [false, true]),
+        (route("/", ignores), route("/api", ""), [true, true]),
+        (route("/", ignores), route("/api", "").replace("\"e\"", "\"f\""), [true, false]),
+        (route("/a", ignores), route("/ab", ""), [true, false]),
+        (route("/a/b", ignores), route("/a", ""), [true, false]),
+        (route("/a/", ignores), route("/A/b", ""), [true, true]),
+        (route("/a", ignores), route("/a/b/c", "host = \"x.test\""), [true, true]),
+        (route("/A", ""), route("/a", ""), [false, false]),
+    ] {
+        let model = with(&(above.clone() + &below)).unwrap();
+        let found: Vec<_> = model.routes.all().iter().map(|route| route.ignore_case).collect();
+        assert_eq!(found, expected, "{above}{below}");
+    }
+    for (above, below, problem) in [
+        (route("/A", ""), route("/a", ignores), "another route has the same host and the path `/a`"),
+        (route("/A", ignores), route("/a", ""), "another route has the same host and the path `/a`"),
+        (route("/", ignores) + &route("/B", ""), route("/b", ""), "another route has the same host and the path `/b`"),
+        (route("/", ignores), route("/b", "ignore_case = false"), "a route above it on the same upstream has"),
+    ] {
+        let found = with(&(above.clone() + &below)).map(|_| ()).unwrap_err();
+        assert!(found.contains(problem), "{above}{below}{found}");
+    }
 }

@@ -15,7 +15,7 @@ pub(super) use self::{
         ApplyToWord, HandshakeWord, ModeWord, OriginTable, OtherUpgradesWord, RouteLimitsTable, RouteTable, VerdictWord,
     },
     tls::{AcmeTable, ChallengeWord, ClientModeWord, ClientTable, TlsTable, UnnamedWord, VersionsWord},
-    upstream::{HostHeaderWord, ProtocolWord, ProxyProtocolWord, UpstreamTable},
+    upstream::{HostHeaderWord, PathsWord, ProtocolWord, ProxyProtocolWord, UpstreamTable},
 };
 use super::reader::{Given, OneOrMany, Size, Span, Workers, raw_choice, raw_table};
 

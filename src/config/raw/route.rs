@@ -12,6 +12,10 @@ raw_table! {
         host: OneOrMany,
         /// Path prefix on segment borders: `/a` takes `/a` and `/a/b`, not `/ab`. Default `/`.
         path: String,
+        /// Whether the letters of `path` match in either case. Default false. Set it where the backend ignores case
+        /// (Express, ASP.NET Core, IIS): otherwise `/API` takes another route than `/api` and reaches the same handler.
+        /// Also holds for the routes below it on the same upstream.
+        ignore_case: bool,
         /// Name of the upstream.
         upstream: String,
         /// Whether WebSockets are allowed. Default true. Refused with 403.

@@ -27,6 +27,9 @@ raw_table! {
         protocol: ProtocolWord,
         /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.
         host_header: HostHeaderWord,
+        /// How it reads paths. Default `any`. Set `literal` where clients need paths such as `/ws;jsessionid=1` or `//ws/x`
+        /// that `any` refuses, and the backend gives them no other meaning.
+        paths: PathsWord,
         /// Whether each connection begins with a PROXY header that tells the client's address, before TLS. Default none.
         /// Such a connection is its client's alone: none is kept for another request, and plain requests pay for a dial
         /// (and TLS) each.
@@ -47,6 +50,16 @@ raw_choice! {
         /// over http and Unix-domain sockets the upstream must know it beforehand. WebSockets are asked for only where its
         /// settings offer them (RFC 8441).
         Http2 = "h2",
+    }
+}
+
+raw_choice! {
+    /// How an upstream reads paths.
+    PathsWord {
+        /// Unknown: a path is refused with 400 where one of its spellings belongs to another route.
+        Any = "any",
+        /// As they are written: `;parameters`, doubled slashes and encoded delimiters have no meaning.
+        Literal = "literal",
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     },
     protocol::{
         origin::{AllowEntry, ApplyTo, Mode, OriginPolicy, Verdict},
+        request_path::RoutePath,
         request_target::Authority,
         websocket::{Waiver, Waivers},
     },
@@ -29,17 +30,25 @@ pub(super) fn routes(
     if raws.is_empty() {
         problems.in_whole("there is no route; add `[[route]]` with `upstream = \"NAME\"`");
     }
-    let mut taken: HashMap<(HostPattern, String), ()> = HashMap::new();
+    let mut taken: HashMap<(HostPattern, String), Vec<(String, bool)>> = HashMap::new();
+    let uncased = UncasedPaths::of(&raws);
     let mut names = HashSet::new();
     let mut all = Vec::new();
     for Given { value: mut raw, span: place } in raws {
         let relay = Arc::new(relay::policy(&mut raw, problems));
         let hosts = hosts(raw.host, problems);
         let path = path(raw.path, problems);
+        let ignore_case = uncased.cover(raw.upstream.as_ref(), &path);
+        if let Some(given) = raw.ignore_case.filter(|given| ignore_case && !given.value) {
+            let text = "a route above it on the same upstream has `ignore_case = true`; leave this out";
+            problems.at(&given.span, text);
+        }
         for host in &hosts {
-            if taken.insert((host.clone(), path.clone()), ()).is_some() {
+            let others = taken.entry((host.clone(), path.to_ascii_lowercase())).or_default();
+            if others.iter().any(|(other, ignores)| *other == path || *ignores || ignore_case) {
                 problems.at(&place, format!("another route has the same host and the path `{path}`; keep one"));
             }
+            others.push((path.clone(), ignore_case));
         }
         let waivers = waivers(raw.handshake, raw.waive, problems);
         let origin = origin(raw.origin.map(|given| given.value).unwrap_or_default(), problems);
@@ -66,6 +75,7 @@ pub(super) fn routes(
             name: raw.name.map_or_else(|| format!("{}{path}", shown.join(",")), |given| given.value),
             hosts,
             path,
+            ignore_case,
             upstream,
             websocket,
             other_upgrades: match raw.other_upgrades.map(|given| given.value) {
@@ -79,6 +89,34 @@ pub(super) fn routes(
         }));
     }
     all
+}
+
+/// The paths that ignore case, in lower case, by upstream.
+///
+/// Whether case counts is a fact about an upstream. So a route below one that ignores case, on the same upstream, ignores it
+/// too: otherwise `/ADMIN` would pass by the policy of `/admin`.
+struct UncasedPaths(HashMap<String, HashSet<String>>);
+
+impl UncasedPaths {
+    fn of(routes: &[Given<raw::RouteTable>]) -> Self {
+        let mut paths: HashMap<String, HashSet<String>> = HashMap::new();
+        for Given { value: raw, .. } in routes {
+            let ignores = raw.ignore_case.as_ref().is_some_and(|given| given.value);
+            if let Some(upstream) = raw.upstream.as_ref().filter(|_| ignores) {
+                let path = raw.path.as_ref().map_or("/", |given| &given.value).to_ascii_lowercase();
+                paths.entry(upstream.value.clone()).or_default().insert(path);
+            }
+        }
+        Self(paths)
+    }
+
+    /// Whether `path` or a path above it ignores case.
+    fn cover(&self, upstream: Option<&Given<String>>, path: &str) -> bool {
+        let Some(paths) = upstream.and_then(|upstream| self.0.get(&upstream.value)) else { return false };
+        let lower = path.to_ascii_lowercase();
+        let mut borders = lower.match_indices('/').flat_map(|(at, _)| [at, at + 1]).chain([lower.len()]);
+        borders.any(|end| lower.get(..end).is_some_and(|above| paths.contains(above)))
+    }
 }
 
 fn shown_host(host: &HostPattern) -> String {
@@ -131,6 +169,12 @@ fn path(given: Option<Given<String>>, problems: &mut Problems<'_>) -> String {
                 given.value
             ),
         );
+    } else if let Ok(read) = RoutePath::read(&given.value)
+        && let Some(reading) = read.readings().next()
+    {
+        // Every request for it would be ambiguous.
+        let text = format!("`{}` can never match a path; some backends read it as `{reading}`", given.value);
+        problems.at(&given.span, text);
     }
     given.value
 }

@@ -6,7 +6,7 @@ use super::{number, socket_path, span};
 use crate::{
     config::{
         error::Problems,
-        model::{Endpoint, HostHeader, PairFiles, Protocol, ProxyVersion, Upstream, UpstreamTls},
+        model::{Endpoint, HostHeader, PairFiles, PathReading, Protocol, ProxyVersion, Upstream, UpstreamTls},
         raw,
         reader::{Given, OneOrMany},
     },
@@ -74,6 +74,10 @@ pub(super) fn upstream(
         host_header: match raw.host_header.map(|given| given.value) {
             Some(raw::HostHeaderWord::Upstream) => HostHeader::Upstream,
             Some(raw::HostHeaderWord::Preserve) | None => HostHeader::Preserve,
+        },
+        paths: match raw.paths.map(|given| given.value) {
+            Some(raw::PathsWord::Literal) => PathReading::Literal,
+            Some(raw::PathsWord::Any) | None => PathReading::Any,
         },
         protocol,
         proxy_protocol,

@@ -42,6 +42,7 @@ impl Rig {
             protocol: Protocol::Http1,
             proxy_protocol: None,
             pool_idle_timeout: IDLE,
+            paths: crate::config::model::PathReading::Any,
             pool_max_idle: 2,
         };
         let tracker = Tracker::default();
