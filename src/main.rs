@@ -41,7 +41,12 @@ fn main() -> ExitCode {
         Command::Run { config, tls_key_log } => run(&config, tls_key_log.as_deref(), format),
         Command::Check { config } => match load(&config) {
             Ok(model) => match server::check(&model) {
-                Ok(()) => print(format!("{}: no problems\n", config.display()).as_bytes()),
+                Ok(()) => {
+                    for warning in server::warnings(&model) {
+                        eprintln!("warning: {warning}");
+                    }
+                    print(format!("{}: no problems\n", config.display()).as_bytes())
+                }
                 Err(error) => fail(USAGE, &error.to_string()),
             },
             Err(code) => code,

@@ -106,6 +106,38 @@ fn check_is_silent_about_nothing_and_finds_every_problem() {
 }
 
 #[test]
+fn check_warns_when_the_limit_of_open_files_has_no_room_for_the_config() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |limits: &str, connections: usize| {
+        let text = format!(
+            "{limits}[[listener]]\nlisten = \"127.0.0.1:0\"\nmax_connections = {connections}\n[[route]]\nupstream = \"u\"\n\
+             [upstream.u]\nurl = \"http://127.0.0.1:9\"\n"
+        );
+        std::fs::write(folder.path().join("proxy.toml"), text).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 1000; exec \"$0\" check", env!("CARGO_BIN_EXE_switchgate")]);
+        shell.current_dir(folder.path()).output().unwrap()
+    };
+    for (limits, connections, warning) in [
+        ("", 100, None),
+        ("", 5000, Some("`max_connections` of all listeners is 5000")),
+        ("[limits]\nmax_exchanges = 900\n", 100, Some("`max_exchanges` is 900")),
+        ("[limits]\nmax_exchanges = 100\n", 100, None),
+    ] {
+        let output = config(limits, connections);
+        assert_eq!((output.status.code(), &*out(&output)), (Some(0), "proxy.toml: no problems\n"));
+        match warning {
+            None => assert_eq!(err(&output), ""),
+            Some(text) => assert!(
+                err(&output).starts_with("warning: the limit of 1000 open files") && err(&output).contains(text),
+                "{}",
+                err(&output)
+            ),
+        }
+    }
+}
+
+#[test]
 fn check_reads_the_certificates_that_a_start_would_read() {
     let folder = tempfile::tempdir().unwrap();
     let text = |development: bool| {

@@ -19,6 +19,7 @@ mod client_address;
 mod client_certificates;
 mod config;
 mod drain;
+mod exchanges;
 mod handshake;
 mod http2;
 mod http2_abuse;

@@ -4,6 +4,7 @@
 
 mod connections;
 mod counts;
+mod exchanges;
 mod rate;
 mod seldom;
 
@@ -30,9 +31,10 @@ use crate::{
 };
 pub use connections::{ClientConnections, ClientPlace};
 use counts::{Counted, Counts};
+pub use exchanges::{ClientExchanges, ExchangeBounds, ExchangeLimits, ExchangePlace};
 use rate::{ClientRate, RouteRate};
 
-/// Why one more WebSocket is not let in.
+/// Why one more WebSocket or request is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
     /// Its client network asks too often.
@@ -53,6 +55,15 @@ pub enum Refusal {
     /// More come to the route than it takes.
     #[error("too many WebSocket handshakes here at the moment")]
     RouteRate,
+    /// Its client network has `limits.max_exchanges_per_client` requests under way.
+    #[error("too many requests under way from this client network")]
+    ClientExchanges,
+    /// The process has `limits.max_exchanges` requests under way.
+    #[error("too many requests under way")]
+    Exchanges,
+    /// Exchanges and live WebSockets hold all sockets to upstreams that the limit of open files has room for.
+    #[error("no room for another upstream connection: the limit of open files is reached")]
+    OpenFiles,
 }
 
 /// The limits of all routes that have some, and what is counted for them. Clones share one.

@@ -166,6 +166,10 @@ pub struct Limits {
     pub max_early_bytes: usize,
     /// Most streams at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// Maximum exchanges under way in the process; `None` is what the limit of open files has room for.
+    pub max_exchanges: Option<usize>,
+    /// Maximum exchanges under way of one client network; `None` is a quarter of all.
+    pub max_exchanges_per_client: Option<usize>,
     /// Longest silence inside a body.
     pub body_timeout: Duration,
     /// Longest time in which a client takes no byte.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use super::{
     strict_io::StrictIo,
 };
 use crate::{
-    admission::ClientPlace,
+    admission::{ClientExchanges, ClientPlace},
     drain::Tracker,
     net::{Wire, tls::TlsFacts},
     protocol::{
@@ -53,6 +53,7 @@ pub struct Connection {
     pub tls_before: bool,
     /// The port of https to which its requests are sent on, where the listener is there for nothing else.
     pub redirect: Option<u16>,
+    exchanges: OnceLock<ClientExchanges>,
     place: Place,
 }
 
@@ -80,6 +81,7 @@ impl Connection {
             certificate,
             tls_before: false,
             redirect: None,
+            exchanges: OnceLock::new(),
             place,
         }
     }
@@ -100,6 +102,11 @@ impl Connection {
     pub fn among(mut self, client: ClientPlace) -> Self {
         self.place._client = client;
         self
+    }
+
+    /// The exchanges of the peer's network; looked up once per connection.
+    pub fn exchanges(&self, look_up: impl FnOnce() -> ClientExchanges) -> &ClientExchanges {
+        self.exchanges.get_or_init(look_up)
     }
 
     /// Its places, for a relay that outlives it.

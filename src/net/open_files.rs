@@ -5,15 +5,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// A proxied connection holds two: one for each side.
 const PER_CONNECTION: u64 = 2;
 
-/// Log, listeners, timers of the runtimes, pipes, and some idle upstream connections.
-const OTHERS: u64 = 512;
+/// Log, files read again, timers, pipes, name resolution, ACME.
+pub const OTHERS: u64 = 512;
 
-/// Raises the soft limit to the hard one, and says how many connections that allows; `None` is no limit.
+/// Raises the soft limit to the hard one, and returns how many connections that allows; `None` is no limit.
+pub fn raise() -> Option<u64> {
+    raise_files().map(|files| files.saturating_sub(OTHERS) / PER_CONNECTION)
+}
+
+/// Raises the soft limit to the hard one, and returns the number of open files; `None` is no limit.
 ///
 /// Where raising is refused the soft limit counts: it is what accept will meet.
-pub fn raise() -> Option<u64> {
+pub fn raise_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
-    let limit = if raised { maximum } else { current };
-    limit.map(|files| files.saturating_sub(OTHERS) / PER_CONNECTION)
+    if raised { maximum } else { current }
 }

@@ -149,7 +149,7 @@ fn bind_all_listeners(model: &Model, key_log: Option<&Arc<KeyLogFile>>) -> Resul
 }
 
 /// How many threads carry the traffic.
-fn workers(model: &Model) -> NonZeroUsize {
+pub(super) fn workers(model: &Model) -> NonZeroUsize {
     // A system that does not say how many cores it has is served by one.
     model.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }

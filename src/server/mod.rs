@@ -2,6 +2,7 @@
 
 mod bind;
 mod keep_certificates;
+mod room;
 mod shutdown;
 mod worker;
 
@@ -15,15 +16,16 @@ use tokio::sync::mpsc;
 
 pub use bind::{Bound, bind, bind_with_key_log, check};
 use keep_certificates::{Holder, Kept};
+use room::Room;
 
 use crate::{
     acme,
-    admission::Admission,
+    admission::{Admission, ExchangeLimits},
     config::model::{Limits, Model},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
-        development::DevelopmentError, key_log::KeyLogError, open_files, tls::TlsError, tls_client::Identity,
+        development::DevelopmentError, key_log::KeyLogError, tls::TlsError, tls_client::Identity,
         unix_listener::UnixBindError,
     },
     protocol::address::ListenAddress,
@@ -122,17 +124,19 @@ pub struct Outcome {
 /// # Errors
 /// When an upstream cannot be set up or a thread cannot be started. An upstream that is down is no error: it may come up.
 pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Order>) -> Result<Outcome, ServerError> {
+    let room = Room::of_process(&model, bind::workers(&model).get());
     let live = LiveParts {
         tracker: Tracker::default(),
         registry: Registry::default(),
         admission: Admission::new(&model),
+        exchange_limits: ExchangeLimits::new(room.bounds(), &model),
         next_id: Arc::new(AtomicU64::new(first_id())),
         challenges: Arc::clone(&bound.challenges),
     };
     for (name, address) in bound.addresses() {
         tracing::info!(listener = %name, %address, "listening");
     }
-    log_room(&model);
+    room.log();
     let exchanges = Exchanges::new(&model, &live.tracker)?;
     let (mut kept, wanted) = (bound.kept(&model), bound.wanted(&model));
     kept.extend(exchanges.identities().map(|(name, Identity { files, stamp, certificates })| {
@@ -149,20 +153,9 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
     Ok(outcome)
 }
 
-/// Says how many connections the limit of open files allows, and warns where the config promises more.
-fn log_room(model: &Model) {
-    let Some(room) = open_files::raise() else { return };
-    let promised: usize = model.listeners.iter().map(|listener| listener.max_connections).sum();
-    let promised = u64::try_from(promised).unwrap_or(u64::MAX);
-    if promised > room {
-        tracing::warn!(
-            room,
-            max_connections = promised,
-            "the limit of open files allows fewer connections than max_connections; raise it (LimitNOFILE, ulimit -n)"
-        );
-    } else {
-        tracing::info!(room, max_connections = promised, "the limit of open files allows that many connections");
-    }
+/// Returns what the config promises beyond the limits of this system: nothing that a start would fail on.
+pub fn warnings(model: &Model) -> Vec<String> {
+    Room::of_process(model, bind::workers(model).get()).shortage().into_iter().collect()
 }
 
 fn connection_limits(limits: &Limits) -> ConnectionLimits {

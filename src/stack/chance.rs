@@ -1,9 +1,21 @@
-//! Numbers that keep many clients from doing one thing at one time. They protect nothing.
+//! Random numbers that spread clients over time. Nothing is protected by them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+/// The time over which clients come back that were refused for lack of room. A crowd that is refused again is spread
+/// once more; a longer window would leave free room unused.
+const WINDOW: Duration = Duration::from_secs(5);
 
 /// From 0 up to, but not, 1.
 pub(super) fn fraction() -> f64 {
     let bits = u32::try_from(RandomState::new().hash_one(0u8) >> 32).unwrap_or(0);
     f64::from(bits) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Returns seconds for `Retry-After`, from 1 to 5.
+pub(super) fn retry_after() -> u64 {
+    WINDOW.mul_f64(fraction()).as_secs() + 1
 }

@@ -76,7 +76,10 @@ impl ProxyError {
             | Self::WebSocketNotAllowed
             | Self::Handshake(_)
             | Self::Origin(_)
-            | Self::Limit { refusal: Refusal::ClientRate { .. } | Refusal::ClientFull, .. }
+            | Self::Limit {
+                refusal: Refusal::ClientRate { .. } | Refusal::ClientFull | Refusal::ClientExchanges,
+                ..
+            }
             | Self::Upstream(UpstreamError::RequestBody(_)) => Some(Side::Downstream),
             Self::Upstream(_) | Self::Accept(_) | Self::UnaskedSwitch | Self::SwitchLost => Some(Side::Upstream),
             Self::Draining { .. } | Self::Limit { .. } | Self::Loop | Self::MissingFact(_) => None,
@@ -106,6 +109,9 @@ impl ProxyError {
                 Refusal::OriginFull => "origin-full",
                 Refusal::RouteFull => "route-full",
                 Refusal::RouteRate => "route-rate",
+                Refusal::ClientExchanges => "client-exchanges",
+                Refusal::Exchanges => "exchanges",
+                Refusal::OpenFiles => "open-files",
             },
             Self::Loop => "loop",
             Self::Upstream(error) => match error {

@@ -2,14 +2,15 @@
 //!
 //! | fact | written by | read by |
 //! |---|---|---|
-//! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `redirect`, `check_origin`, `switch`, `rewrite`, `observe`, `forward` |
+//! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `redirect`, `check_origin`, `bound_exchanges`, `switch`, `rewrite`, `observe`, `forward` |
 //! | [`RequestId`] | `observe` | `respond`, `switch`, `forward` |
-//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `limit`, `switch`, `rewrite`, `forward` |
+//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `bound_exchanges`, `limit`, `switch`, `rewrite`, `forward` |
 //! | `Arc<Target>` | `check_request` | `redirect`, `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
-//! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
+//! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `bound_exchanges`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
 //! | [`Opening`] | `check_handshake` | `check_origin`, `limit`, `verify_accept`, `switch` |
 //! | [`Admitted`] | `limit` | `switch` |
+//! | [`UpstreamSocket`] | `bound_exchanges` | `switch` |
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +18,7 @@ use http::Extensions;
 
 use super::error::ProxyError;
 use crate::{
-    admission::Slot,
+    admission::{ExchangePlace, Slot},
     config::model::Route,
     protocol::{
         address::PeerAddress,
@@ -60,6 +61,10 @@ pub(super) fn origin_fields(extensions: &Extensions) -> OriginFields {
 /// The place among the live WebSockets of its route; free again when its last holder lets go.
 #[derive(Clone, Debug)]
 pub(super) struct Admitted(#[expect(dead_code, reason = "held, never read")] pub(super) Arc<Slot>);
+
+/// The place of an opening handshake among the exchanges under way, and after the switch of its socket to the upstream.
+#[derive(Clone, Debug)]
+pub(super) struct UpstreamSocket(#[expect(dead_code, reason = "held, never read")] pub(super) Arc<ExchangePlace>);
 
 /// Reads a fact that an outer layer must have written.
 ///

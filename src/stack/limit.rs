@@ -3,7 +3,7 @@
 //! Reads `MatchedRoute`, `Intent`, `Client`, `Opening`. Writes `Admitted`. Refuses with 429 what the client has used up alone, and
 //! with 503 what it shares with others.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     Request, chance,
@@ -15,10 +15,6 @@ use crate::{
     admission::{Admission, Refusal},
     protocol::upgrade::Intent,
 };
-
-/// The time over which those come back who were refused for want of room. A crowd that finds none again is spread once
-/// more; longer, and room that is free would wait for them.
-const WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Limit(pub(super) Admission);
@@ -44,16 +40,15 @@ impl Check for Limit {
 fn retry_after(refusal: Refusal) -> u64 {
     match refusal {
         // Rounded up: a second too early is refused again.
-        Refusal::ClientRate { wait } => wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
-        Refusal::ClientFull | Refusal::OriginFull | Refusal::RouteFull | Refusal::RouteRate => {
-            WINDOW.mul_f64(chance::fraction()).as_secs() + 1
-        }
+        Refusal::ClientRate { wait } => (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1),
+        _ => chance::retry_after(),
     }
-    .max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod admit;
 mod answer_challenge;
+mod bound_exchanges;
 mod chance;
 mod check;
 mod check_handshake;
@@ -31,7 +32,7 @@ use std::{
 use tower::{Service, ServiceBuilder};
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, ExchangeLimits},
     config::model::Model,
     drain::Tracker,
     net::challenges::Challenges,
@@ -52,6 +53,8 @@ pub struct LiveParts {
     pub registry: Registry,
     /// The limits of the routes, and what is counted for them.
     pub admission: Admission,
+    /// The limits of exchanges under way, and their counts.
+    pub exchange_limits: ExchangeLimits,
     /// The id of the next request.
     pub next_id: Arc<AtomicU64>,
     /// What ACME servers may ask for.
@@ -95,6 +98,8 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
         .layer(check::CheckLayer(check_origin::CheckOrigin))
+        // After both as well, and before a place or a turn of the route is taken for a request that gets no socket.
+        .layer(bound_exchanges::BoundExchangesLayer(live.exchange_limits.clone()))
         // After both: what they refuse costs no more than its answer, and takes nobody's place or turn. Counted before
         // them, a page of another site could use up its visitors' turns, and a crowd of bad handshakes a route's.
         .layer(check::CheckLayer(limit::Limit(live.admission.clone())))

@@ -93,8 +93,12 @@ fn status(error: &ProxyError) -> StatusCode {
         },
         ProxyError::Draining { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ProxyError::Limit { refusal, .. } => match refusal {
-            Refusal::ClientRate { .. } | Refusal::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::OriginFull | Refusal::RouteFull | Refusal::RouteRate => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::ClientRate { .. } | Refusal::ClientFull | Refusal::ClientExchanges => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Refusal::OriginFull | Refusal::RouteFull | Refusal::RouteRate | Refusal::Exchanges | Refusal::OpenFiles => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         },
         ProxyError::Loop => StatusCode::LOOP_DETECTED,
         ProxyError::Upstream(upstream) => match upstream {

@@ -1,6 +1,7 @@
 //! On a verified 101: pairs both byte streams and hands them to the relay.
 //!
-//! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`, `RequestId`, `Admitted`, `Agreed`. Refuses with 502 when the
+//! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`, `RequestId`, `Admitted`,
+//! `UpstreamSocket`, `Agreed`. Refuses with 502 when the
 //! upstream's half is lost before anything went downstream.
 
 use std::{
@@ -19,7 +20,7 @@ use tower::{Layer, Service};
 use super::{
     Request, Response, chance,
     error::ProxyError,
-    facts::{self, Admitted, Client, MatchedRoute, RequestId},
+    facts::{self, Admitted, Client, MatchedRoute, RequestId, UpstreamSocket},
     shown,
 };
 use crate::{
@@ -127,6 +128,7 @@ struct Opened {
     subprotocol: Option<Box<str>>,
     session: Session,
     admitted: Option<Admitted>,
+    socket: Option<UpstreamSocket>,
 }
 
 impl Opened {
@@ -145,6 +147,7 @@ impl Opened {
             origin: origin_fields.first(headers).map(|_| shown::origin(headers, origin_fields).into()),
             subprotocol: None,
             admitted: extensions.get().cloned(),
+            socket: extensions.get().cloned(),
         })
     }
 
@@ -166,13 +169,14 @@ impl Opened {
             tracing::info!(id = %self.id, route = %self.route.name, client = %self.client, "client left before its 101");
             return;
         };
-        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session, admitted } = self;
+        let Self { id: RequestId(id), connection, client, route, origin, subprotocol, session, admitted, socket } =
+            self;
         let policy = Arc::clone(&route.relay);
         let listed = registry.open(registry::Opening { id, client, route, origin, subprotocol });
         let leg = |(stream, early)| Leg { stream, early };
         log_open(listed.entry(), &connection);
         let relay = relay::relay(leg(stream), leg(upstream), policy, session, listed);
-        tracker.relay(Carried { relay, _place: connection.place(), _admitted: admitted });
+        tracker.relay(Carried { relay, _place: connection.place(), _admitted: admitted, _socket: socket });
     }
 }
 
@@ -181,11 +185,13 @@ fn lifetime(lifetime: Lifetime) -> Duration {
     lifetime.limit.saturating_sub(lifetime.jitter.mul_f64(chance::fraction()))
 }
 
-/// The task of one relay: its events, its place in the registry, in the listener's cap and among those of its route.
+/// The task of one relay: its events, and its places: in the registry, in the listener's cap, among those of its
+/// route and among the sockets to upstreams.
 struct Carried {
     relay: Relay<Wire, Wire, Listed>,
     _place: Place,
     _admitted: Option<Admitted>,
+    _socket: Option<UpstreamSocket>,
 }
 
 impl Future for Carried {

@@ -82,7 +82,7 @@ pub(crate) struct Http2Client {
 }
 
 impl Http2Client {
-    async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
         let mut builder = h2::client::Builder::new();
         // Whether echoes come faster than the test takes them is chance, and 131 small ones would be a flood to it.
         builder.data_frame_budget(4 << 20);

@@ -67,6 +67,14 @@ raw_table! {
         /// Most streams at a time on one HTTP/2 connection, WebSockets among them; 1 to 1000. Default 128. Each may make us
         /// hold 64KiB each way.
         max_streams: usize,
+        /// Maximum exchanges under way in the whole process, over all listeners: plain requests until their response has
+        /// ended, and opening handshakes until the switch; live WebSockets are not counted. Default: what the limit of
+        /// open files has room for beside the connections of all listeners; the log names it at start. Refused with 503
+        /// and `Retry-After`.
+        max_exchanges: usize,
+        /// Maximum exchanges under way of one client network. Default: a quarter of `max_exchanges`. Refused with 429 and
+        /// `Retry-After`. Peers in `trusted_proxies` are exempt; the clients that they name are counted.
+        max_exchanges_per_client: usize,
         /// Longest silence inside a request or response body. Default `60s`.
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.

@@ -67,6 +67,16 @@ pub(super) fn count(given: Option<Given<usize>>, problems: &mut Problems<'_>) ->
     Some(number(given, 1..=MOST.0, 1, problems))
 }
 
+/// A limit whose default is another limit.
+pub(super) fn count_or_default(given: Option<Given<usize>>, problems: &mut Problems<'_>) -> Option<usize> {
+    let given = given?;
+    if given.value == 0 {
+        problems.at(&given.span, "0 would refuse every request; omit the key for the default");
+        return None;
+    }
+    Some(number(Some(given), 1..=MOST.0, 1, problems))
+}
+
 /// A limit on how often something happens, and how often at once.
 fn rate(
     (key, per_second): (&str, Option<Given<usize>>),
