@@ -17,6 +17,7 @@ mod certificates;
 mod cli;
 mod client_address;
 mod client_certificates;
+mod closing;
 mod config;
 mod drain;
 mod exchanges;

@@ -44,6 +44,13 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     fn as_tcp(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Gives up a stream whose own direction was shut down: what the peer may still send is not wanted.
+    ///
+    /// An HTTP/2 stream is reset with NO_ERROR behind its END_STREAM (RFC 9113 §8.1), and reads find the end of the
+    /// stream from then on. Elsewhere nothing happens: a socket that is closed before its peer has ended may destroy
+    /// what that one has not read yet.
+    fn release(&mut self) {}
 }
 
 fn pending_error(stream: &TcpStream) -> Option<io::Error> {

@@ -54,6 +54,13 @@ impl Io for Wire {
             Self::Boxed(stream) => stream.as_tcp(),
         }
     }
+
+    fn release(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Boxed(stream) => stream.release(),
+        }
+    }
 }
 
 impl AsyncRead for Wire {

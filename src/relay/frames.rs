@@ -49,8 +49,12 @@ pub(super) struct Lane {
     awaited: Option<Token>,
     goodbye: Option<Box<Goodbye>>,
     observed: Option<FrameError>,
-    /// The sender broke a rule: what it sends is thrown away unread.
+    /// The sender broke a rule: nothing it sends passes any more.
     broken: bool,
+    /// Finds the sender's Close behind a frame that was only too large.
+    skimmer: Option<Box<Follower>>,
+    /// The rule that the sender broke was in a Close of its own.
+    closed_badly: bool,
 }
 
 impl Lane {
@@ -68,6 +72,8 @@ impl Lane {
             goodbye: None,
             observed: None,
             broken: false,
+            skimmer: None,
+            closed_badly: false,
         }
     }
 
@@ -76,8 +82,14 @@ impl Lane {
         self.follower.is_some()
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken
+    /// Whether the sender broke a rule after which no frame of it can be found.
+    pub(super) fn is_lost(&self) -> bool {
+        self.broken && self.skimmer.is_none() && !self.has_closed()
+    }
+
+    /// Whether the sender has sent its Close, be it one that broke a rule or that came too late to pass.
+    pub(super) fn has_closed(&self) -> bool {
+        self.goodbye.is_some() || self.closed_badly
     }
 
     /// Nothing passes any more.
@@ -140,7 +152,8 @@ impl Lane {
 
     /// A Close has gone this way, or nothing can any more: ours must not follow (RFC 6455 §5.5.1).
     pub(super) fn is_said(&self) -> bool {
-        self.sealed || self.goodbye.is_some()
+        // One that came behind a broken rule has not passed.
+        self.sealed || self.goodbye.is_some() && !self.broken
     }
 
     /// Whether a Ping of ours still waits for its boundary.
@@ -191,6 +204,7 @@ impl Lane {
     /// Follows what was read and passes on what may pass.
     pub(super) fn take(&mut self, fresh: &[u8], policy: &Policy, out: &mut impl Outlet) -> Brought {
         if self.broken {
+            self.skim(fresh, policy);
             return Brought::default();
         }
         if self.follower.is_none() {
@@ -255,7 +269,7 @@ impl Lane {
                 Some(Stop::Broken(error)) => {
                     self.pass(bytes.get(good_from..at), out);
                     if policy.frames == Frames::Enforce {
-                        self.broken = true;
+                        self.break_at(error, bytes.get(at..).unwrap_or_default());
                         brought.broken = Some(error);
                     } else {
                         // From here on no boundary is known: bytes pass as bytes, and nothing of ours between them.
@@ -271,6 +285,49 @@ impl Lane {
         brought
     }
 
+    /// Nothing passes any more. `rest` is what came with the broken rule, that frame included.
+    fn break_at(&mut self, error: FrameError, rest: &[u8]) {
+        self.broken = true;
+        match error {
+            FrameError::FrameSize | FrameError::MessageSize => {
+                // Such a frame is sound: the Close behind it says that its sender waits for nothing more.
+                self.skimmer = self.follower.clone().map(Box::new);
+                self.held = rest.to_vec();
+            }
+            FrameError::Close(_) => self.closed_badly = true,
+            _ => {}
+        }
+    }
+
+    /// Looks for the Close of a sender that broke a rule. Other bytes are thrown away.
+    pub(super) fn skim(&mut self, fresh: &[u8], policy: &Policy) {
+        let Some(mut skimmer) = self.skimmer.take() else { return };
+        let unlimited = FrameRules { max_frame_size: u64::MAX, max_message_size: u64::MAX, ..self.rules(policy) };
+        let mut bytes = std::mem::take(&mut self.held);
+        bytes.extend_from_slice(fresh);
+        let mut rest = bytes.as_slice();
+        loop {
+            let followed = skimmer.follow(rest, &unlimited, false);
+            rest = rest.get(followed.pass..).unwrap_or_default();
+            match followed.stop {
+                Some(Stop::Control(control)) if control.kind == ControlKind::Close => {
+                    return self.set_goodbye(&control.payload(rest));
+                }
+                Some(Stop::Control(control)) => rest = rest.get(control.size..).unwrap_or_default(),
+                Some(Stop::Partial) => {
+                    self.held = rest.to_vec();
+                    break;
+                }
+                Some(Stop::Broken(error)) => {
+                    self.closed_badly = matches!(error, FrameError::Close(_));
+                    return;
+                }
+                Some(Stop::Boundary) | None => break,
+            }
+        }
+        self.skimmer = Some(skimmer);
+    }
+
     fn pass(&self, bytes: Option<&[u8]>, out: &mut impl Outlet) {
         if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty() && !self.sealed) {
             out.put(bytes);
@@ -282,10 +339,14 @@ impl Lane {
         control.kind == ControlKind::Pong && self.awaited.is_some_and(ours)
     }
 
-    fn note_close(&mut self, payload: &[u8], policy: &Policy) {
+    fn set_goodbye(&mut self, payload: &[u8]) {
         let said = close::parse(payload).unwrap_or_default();
         let (code, reason) = said.map_or((None, ""), |(code, reason)| (Some(code), reason));
         self.goodbye.get_or_insert_with(|| Box::new(Goodbye { code, reason: reason.into() }));
+    }
+
+    fn note_close(&mut self, payload: &[u8], policy: &Policy) {
+        self.set_goodbye(payload);
         if policy.frames == Frames::Enforce {
             // RFC 6455 section 5.5.1: nothing follows a Close.
             self.sealed = true;

@@ -61,8 +61,10 @@ pub(super) struct May {
     pub(super) reads: usize,
     /// The code that tells the other side of an end without Close; `None` where that side has ended as well.
     pub(super) farewell: Option<u16>,
-    /// Carry the end of the stream across; not while a Close waits for its answer.
+    /// Carry the end of the stream across; not once the end of the relay is decided.
     pub(super) finish: bool,
+    /// Keep the end of the stream back where a Close has gone this way: the other side has not answered it yet.
+    pub(super) hold_end: bool,
     /// Move big payloads through a pipe; not where each read counts against a rate.
     pub(super) splice: bool,
 }
@@ -90,6 +92,8 @@ pub(super) struct Half {
     splice: Splice,
     needs_flush: bool,
     ended: bool,
+    /// The end of the stream is kept back, see [`May::hold_end`].
+    held_end: bool,
     done: bool,
 }
 
@@ -104,8 +108,14 @@ impl Half {
             splice: Splice::default(),
             needs_flush: false,
             ended: false,
+            held_end: false,
             done: false,
         }
+    }
+
+    /// Whether the sender has ended its stream and the other side has not been sent that end.
+    pub(super) fn holds_end(&self) -> bool {
+        self.held_end
     }
 
     /// Whether the sender has ended its stream.
@@ -147,6 +157,7 @@ impl Half {
         if self.done {
             return Ok(Step::Done);
         }
+        self.held_end = false;
         if let Some(early) = self.early.take() {
             did.stirred = true;
             self.carry(lent, did, |lane, policy, _, out| lane.take(&early, policy, out))?;
@@ -163,7 +174,11 @@ impl Half {
                 })?;
             }
             if self.ended && lent.may.finish {
-                return self.finish(lent);
+                // Endpoints take the end of the stream for a lost connection, and never answer the Close before it.
+                self.held_end = lent.may.hold_end && self.lane.is_said();
+                if !self.held_end {
+                    return self.finish(lent);
+                }
             }
             if self.ended || lent.may.reads == 0 {
                 return self.rest(lent);
@@ -314,11 +329,14 @@ impl Half {
         }
         if lent.may.farewell.is_none() && lent.writer.as_tcp().is_some() {
             // That side has ended as well, so its socket is closed next, which says the same.
+            self.needs_flush = false;
             self.done = true;
             return Ok(Step::Done);
         }
         match shut_down(lent.cx, lent.writer) {
             Poll::Ready(Ok(())) => {
+                // The end of a stream takes along what was held back before it.
+                self.needs_flush = false;
                 self.done = true;
                 Ok(Step::Done)
             }

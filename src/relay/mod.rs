@@ -50,6 +50,10 @@ pub trait Link: AsyncRead + AsyncWrite + Unpin {
     fn as_tcp(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Gives up a stream whose own direction was shut down: what the peer may still send is not wanted. Reads find the
+    /// end of the stream from then on, where the transport can tell the peer; elsewhere nothing happens.
+    fn release(&mut self) {}
 }
 
 impl Link for tokio::io::DuplexStream {}

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start their own peers")]
 
 mod bytes;
+mod closing;
 mod frames;
 mod sockets;
 mod timers;
@@ -125,5 +126,11 @@ impl Peer {
 
     async fn expect_end(&mut self) {
         assert_eq!(self.frame_read().await, None);
+    }
+
+    /// Nothing comes for a second, not even the end of the stream.
+    async fn expect_silence(&mut self) {
+        let read = tokio::time::timeout(Duration::from_secs(1), self.frame_read()).await;
+        assert!(read.is_err(), "{read:?}");
     }
 }

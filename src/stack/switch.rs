@@ -47,6 +47,10 @@ impl Link for Wire {
     fn as_tcp(&self) -> Option<&TcpStream> {
         Io::as_tcp(self)
     }
+
+    fn release(&mut self) {
+        Io::release(self);
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -28,9 +28,11 @@ raw_table! {
         waive: OneOrMany,
         /// Longest silence of a WebSocket, in both directions together. Default `10m`; `off` is never.
         idle_timeout: Span,
-        /// How long one direction of a WebSocket may go on after the other has ended. Default `30s`; `off` is for ever.
+        /// How long one direction of a WebSocket may stay open after the other has ended. Default `30s`; `off` is for
+        /// ever. Where frames are followed, the side that is left gets a Close and has `close_timeout` to answer it.
         half_close_timeout: Span,
-        /// How long a Close frame may wait for its answer, and both sides for the end. Default `5s`.
+        /// Maximum wait for the answer to a Close frame, and for the end of both streams after it. Default `5s`. The end
+        /// of a stream is held back as long while the Close before it has no answer.
         close_timeout: Span,
         /// Longest life of a WebSocket. Default `off`. Ends with Close 1001.
         max_lifetime: Span,

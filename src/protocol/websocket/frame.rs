@@ -202,7 +202,7 @@ pub struct Followed {
 }
 
 /// Follows one direction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Follower {
     /// Payload bytes of the current data frame that are still to come.
     remaining: u64,

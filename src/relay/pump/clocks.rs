@@ -73,6 +73,9 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if let Some(unwritable) = &self.unwritable {
             earlier(unwritable.until);
         }
+        if let Some(until) = self.end_held_until() {
+            earlier(until);
+        }
         if unread {
             earlier(now + STALL_CHECK);
             let lost = [Side::Downstream, Side::Upstream].into_iter().find_map(|side| {

@@ -1,6 +1,6 @@
 //! How a relay ends: what decides it, who is told, and how long that may take.
 
-use std::{io, task::Context, time::Duration};
+use std::{io, sync::Arc, task::Context, time::Duration};
 
 use super::{
     super::{
@@ -13,7 +13,7 @@ use super::{
     Closing, Pump, Turn, Unwritable,
 };
 use crate::{
-    config::relay_policy::Policy,
+    config::relay_policy::{Frames, Policy},
     protocol::websocket::{close, frame::FrameError},
 };
 
@@ -106,7 +106,50 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if let Some(closing) = self.closing.as_mut().filter(|_| !decided) {
             closing.patience = Some(self.begun.now() + LAST_ANSWERS.min(self.policy.close_timeout / 2));
         }
+        let policy = Arc::clone(&self.policy);
+        // What came with the broken rule; only now, so that a Close in it does not seem to be the first one.
+        self.from(side).lane.skim(&[], &policy);
         turn
+    }
+
+    /// Whether this side may still answer a Close that was passed to it.
+    pub(super) fn may_answer(&mut self, side: Side, now: Moment) -> bool {
+        let from = self.from(side);
+        let silent = !from.lane.has_closed() && !from.has_ended();
+        silent && self.half_closed_at.is_none_or(|at| now < at + self.policy.close_timeout)
+    }
+
+    /// When the end of a stream that is kept back goes across all the same.
+    pub(super) fn end_held_until(&self) -> Option<Moment> {
+        let held = self.to_upstream.holds_end() || self.to_downstream.holds_end();
+        self.half_closed_at.filter(|_| held).map(|at| at + self.policy.close_timeout)
+    }
+
+    /// Ends what the peers have closed in order (RFC 6455 §7.1.1). Some clients wait for that with their stream open.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>, now: Moment) -> Option<Turn> {
+        for side in [Side::Downstream, Side::Upstream] {
+            if self.to(side).holds_end() && !self.may_answer(side, now) {
+                // Its Close came after the other direction was polled.
+                return Some(Turn::Again);
+            }
+        }
+        let downstream_closed = self.to_upstream.lane.goodbye().is_some()
+            && self.to_downstream.lane.is_said()
+            && self.to_downstream.is_flushed();
+        let upstream_done = self.to_downstream.has_ended() && self.to_upstream.is_flushed();
+        // Where rules are not enforced bytes may follow a Close, until the upstream has ended.
+        let early = self.policy.frames == Frames::Enforce && !self.hung_up;
+        if !downstream_closed || !(upstream_done || early) || half::shut_down(cx, &mut self.downstream).is_pending() {
+            return None;
+        }
+        if upstream_done {
+            let _ = half::shut_down(cx, &mut self.upstream);
+            return Some(Turn::Over(End::Closed));
+        }
+        self.hung_up = true;
+        self.downstream.release();
+        // A released stream has an end to be read.
+        Some(Turn::Again)
     }
 
     fn hurry(&mut self) {
@@ -133,23 +176,21 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             self.hurry();
             return Turn::Again;
         }
+        let waited_in_vain = matches!(self.closing.as_deref(), Some(Closing { end: End::CloseWait(_), .. }));
         // A side is done with when it has taken all it can be told, and has answered or is past answering.
         let told = |out: &Half| {
             out.is_flushed() && (out.lane.is_said() || !out.lane.is_followed() || out.has_ended() || dead.is_some())
         };
         let answered = |back: &Half| {
-            back.lane.goodbye().is_some() || back.has_ended() || !(back.lane.is_followed() || back.lane.is_broken())
+            let silent = back.lane.is_followed() || back.lane.is_lost();
+            waited_in_vain || back.lane.has_closed() || back.has_ended() || !silent
         };
         // The other side died within a frame: no Close can follow that, so no answer to one either.
         let mute = |out: &Half| dead.is_some() && !out.lane.is_said();
         let (downstream_told, upstream_told) = (told(&self.to_downstream), told(&self.to_upstream));
         // What a side that broke a rule says is not followed any more: the end of the stream is its sign to hang up.
-        if downstream_told && self.to_upstream.lane.is_broken() {
-            let _ = half::shut_down(cx, &mut self.downstream);
-        }
-        if upstream_told && self.to_downstream.lane.is_broken() {
-            let _ = half::shut_down(cx, &mut self.upstream);
-        }
+        let downstream_lost = downstream_told && self.to_upstream.lane.is_lost();
+        let upstream_lost = upstream_told && self.to_downstream.lane.is_lost();
         let downstream = dead == Some(Side::Downstream)
             || downstream_told && (answered(&self.to_upstream) || mute(&self.to_downstream));
         let upstream =
@@ -158,6 +199,16 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         if over {
             self.hang_up(cx);
             return Turn::Over(self.decided().unwrap_or(End::Closed));
+        }
+        // Each side as soon as it is done: the other may take its time.
+        if downstream_lost || downstream {
+            let shut = half::shut_down(cx, &mut self.downstream);
+            if downstream && shut.is_ready() {
+                self.downstream.release();
+            }
+        }
+        if upstream_lost || upstream {
+            let _ = half::shut_down(cx, &mut self.upstream);
         }
         self.wake_at(cx, patience.map_or(until, |patience| patience.min(until)))
     }

@@ -53,6 +53,8 @@ pub(super) struct Pump<D, U, C> {
     /// When the first Close passed.
     close_at: Option<Moment>,
     closing: Option<Box<Closing>>,
+    /// The downstream was sent the end of its stream because its closing handshake was complete.
+    hung_up: bool,
     unwritable: Option<Box<Unwritable>>,
     timer: Option<Pin<Box<Sleep>>>,
     /// No clock can strike before then: bytes only move deadlines away. `None` when something else has changed.
@@ -141,6 +143,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             half_closed_at: None,
             close_at: None,
             closing: None,
+            hung_up: false,
             unwritable: None,
             timer: None,
             quiet_until: None,
@@ -218,6 +221,9 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             let (dead, until, patience) = (closing.dead, closing.until, closing.patience);
             return self.poll_closing(cx, dead, until, patience, now);
         }
+        if let Some(turn) = self.poll_closed(cx, now) {
+            return turn;
+        }
         if self.to_upstream.has_ended() && self.to_downstream.has_ended() && !unread {
             return Turn::Over(End::Closed);
         }
@@ -269,6 +275,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             },
             farewell: (!self.to(from).has_ended()).then(|| closing::farewell(from, &self.policy)),
             finish: self.closing.is_none(),
+            hold_end: self.may_answer(from.other(), now),
             splice: from == Side::Upstream || self.bucket.is_none(),
         };
         let Self { downstream, upstream, policy, .. } = self;
