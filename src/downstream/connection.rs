@@ -10,11 +10,16 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::{server::conn::http1, service::service_fn, upgrade::Upgraded};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, service_fn},
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
 use tower::{Service, ServiceExt};
 
 use super::{
@@ -28,7 +33,7 @@ use crate::{
     net::{Wire, tls::TlsFacts},
     protocol::{
         address::PeerAddress,
-        body::{Body, BodyError},
+        body::{self, Body, BodyError, BoxError},
         client_cert::Told,
         forwarded::Peer,
     },
@@ -149,13 +154,16 @@ where
     let io = StrictIo::new(io, state.clone(), Arc::clone(&limits));
     let reader = state.clone();
     let connection = Arc::new(connection);
-    let requests = service_fn(|request: Request<hyper::body::Incoming>| {
+    let requests = service_fn(|request: Request<Incoming>| {
         let (state, service, connection) = (state.clone(), service.clone(), Arc::clone(&connection));
         async move {
-            let mut request = request.map(|body| body.map_err(BodyError::new).boxed_unsync());
+            let mut request = request.map(|body| Upload::boxed(body, &state));
             request.extensions_mut().insert(connection);
             if let Some(malformed) = state.take_malformed() {
                 request.extensions_mut().insert::<Malformed>(malformed);
+            }
+            if let Some(upgrade) = request.extensions().get::<OnUpgrade>() {
+                state.keep_upgrade(upgrade.clone());
             }
             let response = service.oneshot(request).await?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -175,25 +183,60 @@ where
         .title_case_headers(true)
         .serve_connection(TokioIo::new(io), requests)
         .with_upgrades();
+    match run(served, &reader, tracker).await {
+        Some(Ok(())) => {
+            tokio::select! {
+                biased;
+                () = tracker.cut() => {}
+                () = shut_down(&reader) => {}
+            }
+        }
+        Some(Err(error)) => {
+            tracing::debug!(remote = %connection.remote, error = %Chain(&error), "downstream connection ended early");
+        }
+        None => {}
+    }
+}
+
+/// Drives a connection to its end, and drops what is left of it; `None` when a stop has cut it.
+async fn run<S>(
+    served: http1::UpgradeableConnection<TokioIo<StrictIo>, S>,
+    state: &State,
+    tracker: &Tracker,
+) -> Option<hyper::Result<()>>
+where
+    S: HttpService<Incoming, ResBody = Answering>,
+    S::Error: Into<BoxError>,
+{
     let mut served = pin!(served);
     let mut draining = false;
     loop {
         tokio::select! {
             // A drain is seen before the next answer goes out, so that this says `Connection: close`.
             biased;
-            () = tracker.cut() => return,
-            () = async { tracker.draining().await; reader.between_heads().await }, if !draining => {
+            () = tracker.cut() => return None,
+            () = async { tracker.draining().await; state.between_heads().await }, if !draining => {
                 draining = true;
+                state.stop();
                 served.as_mut().graceful_shutdown();
             }
-            ended = served.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(remote = %connection.remote, error = %Chain(&error), "downstream connection ended early");
-                }
-                return;
-            }
+            ended = served.as_mut() => return Some(ended),
         }
     }
+}
+
+/// Shuts a stream down that hyper has let go of without a switch.
+///
+/// hyper ends a connection by its upgrade path once any request on it had `Upgrade`, or was a CONNECT, whatever the
+/// response was. It does not shut the stream down then, and without close_notify or with unread bytes the client may
+/// lose the response.
+async fn shut_down(state: &State) {
+    let Some(upgrade) = state.take_upgrade() else { return };
+    // hyper has ended: the stream is there already, or never will be.
+    let Ok(upgraded) = upgrade.await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<StrictIo>>() else { return };
+    // The client has left, or takes nothing: nobody is there to hear of it.
+    let _gone = parts.io.into_inner().shutdown().await;
 }
 
 /// hyper's read buffer at its largest; a body passes through it in pieces of at most this size.
@@ -236,6 +279,53 @@ impl http_body::Body for Answering {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// A request body that says when it is given up before its end.
+struct Upload {
+    /// Always there until it is dropped.
+    inner: Option<Incoming>,
+    state: State,
+}
+
+impl Upload {
+    fn boxed(inner: Incoming, state: &State) -> Body {
+        if inner.is_end_stream() {
+            return body::empty();
+        }
+        Self { inner: Some(inner), state: state.clone() }.boxed_unsync()
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match &mut self.inner {
+            Some(inner) => Pin::new(inner).poll_frame(cx).map_err(BodyError::new),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take_if(|inner| !inner.is_end_stream()) {
+            self.state.keep_unread(inner);
+        }
     }
 }
 

@@ -16,3 +16,6 @@ fn took_nothing() -> std::io::Error {
     let text = "the client took no bytes for longer than limits.write_timeout";
     std::io::Error::new(std::io::ErrorKind::TimedOut, text)
 }
+
+#[cfg(test)]
+mod tests;

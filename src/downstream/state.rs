@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use thiserror::Error;
 
 use crate::protocol::request_framing::FramingError;
@@ -31,6 +32,12 @@ struct Inner {
     mid_head: bool,
     /// Waits for that to be over.
     stopper: Option<Waker>,
+    /// A graceful shutdown has begun.
+    stopping: bool,
+    /// Where hyper puts the stream when it ends by its upgrade path.
+    upgrade: Option<OnUpgrade>,
+    /// A request body that nobody reads any more, kept until the response is out.
+    unread: Option<Incoming>,
 }
 
 /// Held by a response's body: when hyper lets go of it, the request is answered.
@@ -79,6 +86,16 @@ impl State {
         .await;
     }
 
+    /// Connection: a graceful shutdown has begun.
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+    }
+
+    /// Writer: whether a graceful shutdown has begun.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
     /// Reader: the request at hand is replaced by a stand-in.
     pub(super) fn replace(&self, malformed: Malformed) {
         self.lock().malformed = Some(malformed);
@@ -92,6 +109,38 @@ impl State {
     /// Service: the response is a 101, so what follows the request is no longer HTTP.
     pub(super) fn switch(&self) {
         self.lock().switched = true;
+    }
+
+    /// Service: hyper will end the connection by its upgrade path, and leave the stream there. The latest one counts.
+    pub(super) fn keep_upgrade(&self, upgrade: OnUpgrade) {
+        self.lock().upgrade = Some(upgrade);
+    }
+
+    /// Connection: where the stream is, unless it was switched and belongs to a relay.
+    pub(super) fn take_upgrade(&self) -> Option<OnUpgrade> {
+        let mut inner = self.lock();
+        let upgrade = inner.upgrade.take();
+        upgrade.filter(|_| !inner.switched)
+    }
+
+    /// Request body: nobody reads the rest of it.
+    ///
+    /// hyper stops reading when it is dropped. With its upgrade path before it, hyper then also forgets what it has not
+    /// written yet of the response. So the body is kept until that is written.
+    pub(super) fn keep_unread(&self, body: Incoming) {
+        let mut inner = self.lock();
+        if inner.upgrade.is_some() {
+            inner.unread = Some(body);
+        }
+    }
+
+    /// Writer: everything that hyper has written is out.
+    pub(super) fn flushed(&self) {
+        let mut inner = self.lock();
+        let unread = if inner.answered { inner.unread.take() } else { None };
+        drop(inner);
+        // Not under the lock: it wakes the connection.
+        drop(unread);
     }
 
     /// Service: the response is complete, so what follows the request may be read as a further one.

@@ -40,9 +40,12 @@ thread_local! {
     static SCRATCH: RefCell<[u8; HEAD_READ]> = const { RefCell::new([0; HEAD_READ]) };
 }
 
-/// After a refusal in the middle of a request, what still comes is read and dropped for this long and this much,
-/// so that the kernel does not reset the connection before the client has read the answer.
+/// After the last response, what still comes is read and dropped for this long and this much, so that the kernel does
+/// not reset the connection before the client has read the response (RFC 9112 §9.6).
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
+
+/// The same during a graceful shutdown, which waits for it, where nothing is known to be on its way.
+const LINGER_AT_STOP: Duration = Duration::from_millis(300);
 
 enum Reading {
     /// Collecting a head. The flag: part of it has arrived, or it is the first of the connection.
@@ -75,6 +78,8 @@ pub(super) struct StrictIo {
     switched_head_sent: bool,
     /// Bytes dropped after the last answer; `None` until that begins.
     lingered: Option<usize>,
+    /// The client has ended its stream, or the stream has failed.
+    ended: bool,
 }
 
 impl StrictIo {
@@ -94,6 +99,7 @@ impl StrictIo {
             switching: BytesMut::new(),
             switched_head_sent: false,
             lingered: None,
+            ended: false,
         }
     }
 
@@ -114,10 +120,12 @@ impl StrictIo {
 
     /// Reads more into `inbound`; `Ready(false)` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<io::Result<bool>> {
-        let (io, inbound) = (&mut self.io, &mut self.inbound);
+        let (io, inbound, ended) = (&mut self.io, &mut self.inbound, &mut self.ended);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch.get_mut(..limit.min(HEAD_READ)).unwrap_or_default());
-            ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+            let polled = ready!(Pin::new(io).poll_read(cx, &mut buffer));
+            *ended |= buffer.filled().is_empty();
+            polled?;
             inbound.extend_from_slice(buffer.filled());
             Poll::Ready(Ok(!buffer.filled().is_empty()))
         })
@@ -176,6 +184,7 @@ impl StrictIo {
             return self.poll_silence(cx);
         }
         out.advance(count);
+        self.ended |= count == 0;
         self.read_timer.stop();
         self.consume_length(count, remaining);
         polled
@@ -265,14 +274,24 @@ impl StrictIo {
         }
     }
 
-    /// Whether the client may still be sending something we have chosen not to read.
-    fn left_unread(&self) -> bool {
-        matches!(self.reading, Reading::Refused | Reading::Length(_) | Reading::Chunked(_)) || !self.inbound.is_empty()
+    /// For how long to linger, if at all. Between two requests the client has sent nothing; behind a request it may have
+    /// sent anything.
+    fn linger(&self) -> Option<Duration> {
+        let is_certain = match self.reading {
+            Reading::Refused | Reading::Length(_) | Reading::Chunked(_) => true,
+            Reading::Head { .. } | Reading::Complete => !self.inbound.is_empty(),
+        };
+        match self.reading {
+            _ if self.ended => None,
+            _ if is_certain => Some(LINGER.0),
+            Reading::Complete => Some(if self.state.is_stopping() { LINGER_AT_STOP } else { LINGER.0 }),
+            _ => None,
+        }
     }
 
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_linger(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         if self.lingered.is_none() {
-            self.read_timer.start(LINGER.0);
+            self.read_timer.start(limit);
         }
         let dropped = self.lingered.get_or_insert(0);
         loop {
@@ -337,15 +356,17 @@ impl AsyncWrite for StrictIo {
             ready!(this.poll_send_switching(cx))?;
         }
         let polled = Pin::new(&mut this.io).poll_flush(cx);
-        this.watch_write(cx, polled)
+        ready!(this.watch_write(cx, polled))?;
+        this.state.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.io).poll_shutdown(cx);
         ready!(this.watch_write(cx, polled))?;
-        if this.left_unread() {
-            ready!(this.poll_linger(cx));
+        if let Some(limit) = this.linger() {
+            ready!(this.poll_linger(cx, limit));
         }
         Poll::Ready(Ok(()))
     }
