@@ -45,6 +45,21 @@ fn request() -> Vec<u8> {
     block
 }
 
+/// A WebSocket at `/` of `gate.test` (RFC 8441 §5), without END_STREAM.
+fn websocket_request() -> Vec<u8> {
+    let mut block = vec![2, 7];
+    block.extend(b"CONNECT");
+    block.extend([0x84, 0x87, 0x41, 9]);
+    block.extend(b"gate.test");
+    for (name, value) in [(":protocol", "websocket"), ("sec-websocket-version", "13")] {
+        block.extend([0, u8::try_from(name.len()).unwrap()]);
+        block.extend(name.as_bytes());
+        block.push(u8::try_from(value.len()).unwrap());
+        block.extend(value.as_bytes());
+    }
+    block
+}
+
 /// A connection that has said hello.
 async fn begun(gate: &Gate) -> TlsStream<TcpStream> {
     let mut stream = gate.secure(&[b"h2"]).await;
@@ -382,4 +397,33 @@ async fn a_stream_that_ignores_its_window_ends_its_connection() {
     })
     .await;
     assert_eq!(said, Some(FLOW_CONTROL_ERROR));
+}
+
+#[tokio::test]
+async fn what_is_never_finished_ends_its_connection_beside_a_live_websocket() {
+    let gate = Gate::before("builtin:echo", "", "[limits]\nhead_timeout = \"300ms\"\nbody_timeout = \"400ms\"").await;
+    let half = |mut frame: Vec<u8>| {
+        frame.truncate(frame.len() - 1);
+        frame
+    };
+    for (name, bytes) in [
+        ("a header block", frame(HEADERS, END_STREAM, 3, &request())),
+        ("a CONTINUATION", [frame(HEADERS, 0, 3, &request()), frame(CONTINUATION, 0, 3, &[])].concat()),
+        ("half of HEADERS", half(frame(HEADERS, END_HEADERS | END_STREAM, 3, &request()))),
+        ("trailers", frame(HEADERS, END_STREAM, 1, &[])),
+        ("half of SETTINGS", half(frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]))),
+        ("the head of a frame", half(frame(PING, 0, 0, &[]))),
+        ("half of DATA", half(frame(DATA, 0, 1, b"abcd"))),
+    ] {
+        let mut client = Client::new(begun(&gate).await);
+        client.send(frame(HEADERS, END_HEADERS, 1, &websocket_request())).await;
+        while next_frame(&mut client).await.0 != HEADERS {}
+        // Longer than any of the limits, with nothing unfinished: the WebSocket goes on.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let message = websocket_frame(BINARY, b"on", MASK);
+        client.send(frame(DATA, 0, 1, &message)).await;
+        while next_frame(&mut client).await != (DATA, websocket_frame(BINARY, b"on", None)) {}
+        client.send(bytes).await;
+        assert_eq!(goaway(&client.rest().await), Some(ENHANCE_YOUR_CALM), "{name}");
+    }
 }

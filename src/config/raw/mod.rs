@@ -52,7 +52,7 @@ raw_table! {
 raw_table! {
     /// Bounds of every downstream connection.
     LimitsTable {
-        /// From the first byte of a request head to its end. Default `10s`. Answered with 408.
+        /// From the first byte of a request head to its end. Default `10s`. Answered with 408; over HTTP/2 the connection ends.
         head_timeout: Span,
         /// Longest wait for a further request on a connection. Default `75s`.
         keep_alive_timeout: Span,

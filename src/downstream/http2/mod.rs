@@ -63,7 +63,7 @@ pub async fn serve_http2<S>(
 {
     let verdict = Verdict::default();
     let meter = Meter::new(options.max_streams, STREAM_WINDOW);
-    let (io, batch) = BatchedIo::new(MeteredIo::new(io, meter, verdict.clone(), limits.write_timeout));
+    let (io, batch) = BatchedIo::new(MeteredIo::new(io, meter, verdict.clone(), &limits));
     let remote = connection.remote;
     let begun = tokio::select! {
         begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
@@ -169,6 +169,11 @@ impl From<Fault> for Hostile {
             Fault::Overrun => {
                 let why = "more data than the window of its stream allows (RFC 9113 section 6.9.1)".to_owned();
                 Self { rule: "http2-window", why, code: Reason::FLOW_CONTROL_ERROR }
+            }
+            Fault::Stalled => {
+                let why =
+                    "header block or frame not completed in time (limits.head_timeout, limits.body_timeout)".to_owned();
+                Self { rule: "http2-stalled", why, code: Reason::ENHANCE_YOUR_CALM }
             }
         }
     }

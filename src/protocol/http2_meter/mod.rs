@@ -57,6 +57,8 @@ pub enum Fault {
     Flood,
     /// It sent more on a stream than the window of that stream allows (RFC 9113 §6.9.1).
     Overrun,
+    /// It did not end in time what it had begun; see [`Meter::unfinished`].
+    Stalled,
 }
 
 /// The budget of one connection.
