@@ -26,6 +26,7 @@ mod http2;
 mod http2_abuse;
 mod listeners;
 mod log;
+mod look_alikes;
 mod orderly_end;
 mod origin;
 mod paths;

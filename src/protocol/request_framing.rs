@@ -71,6 +71,9 @@ pub enum FramingError {
     /// No token, a space before the colon, or no colon.
     #[error("a field name is not a token followed by a colon (RFC 9112 section 5.1)")]
     FieldName,
+    /// A field that a backend may take for one of framing or of the opening handshake.
+    #[error("a field name can be taken for another one (RFC 3875 section 4.1.18)")]
+    LookAlike,
     /// NUL or another control byte.
     #[error("a field value holds a control byte (RFC 9110 section 5.5)")]
     FieldValue,
@@ -105,6 +108,7 @@ impl FramingError {
             Self::BareLineEnd => "bare-line-end",
             Self::Folded => "folded-field",
             Self::FieldName => "field-name",
+            Self::LookAlike => "field-look-alike",
             Self::FieldValue => "field-value",
             Self::ContentLength => "content-length",
             Self::LengthAndEncoding => "length-and-encoding",

@@ -32,9 +32,14 @@ pub(crate) struct Gate {
 impl Gate {
     /// `route` holds further keys of the route, `rest` further tables.
     pub(crate) async fn before(url: &str, route: &str, rest: &str) -> Self {
+        Self::with(url, "", route, rest).await
+    }
+
+    /// `top` holds keys that stand before all tables.
+    pub(crate) async fn with(url: &str, top: &str, route: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
-            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+            "{top}\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
              tls = {{ certificate = \"leaf.pem\", key = \"leaf.key\", development = true }}\n\
              [[route]]\nupstream = \"u\"\n{route}\n[upstream.u]\nurl = \"{url}\"\nresponse_timeout = \"500ms\"\n{rest}\n"
         );
