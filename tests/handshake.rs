@@ -27,6 +27,12 @@ async fn a_broken_rule_is_refused_before_the_upstream_is_dialled() {
         (handshake("Sec-WebSocket-Protocol: a, a\r\n"), 400, "twice", all),
         (handshake("Sec-WebSocket-Protocol: a b\r\n"), 400, "tokens", all),
         (handshake("Sec-WebSocket-Extensions: ;\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Extensions: ,\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Extensions: , ,,\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Extensions: ,\r\nSec-WebSocket-Extensions: ,\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Extensions: x; y=\"1\\\"\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Extensions: x; y=\"\"\r\n"), 400, "section 9.1", all),
+        (handshake("Sec-WebSocket-Protocol: ,\r\n"), 400, "tokens", all),
     ] {
         for &door in doors {
             // A 426 names what to upgrade to, for which HTTP/2 has no field.
@@ -177,6 +183,7 @@ async fn a_wrong_101_is_a_502_and_closes_the_upstream() {
         (right.replace("Connection: Upgrade", "Connection: keep-alive"), "no connection option"),
         (accepted("Sec-WebSocket-Protocol: unasked\r\n"), "subprotocol"),
         (accepted("Sec-WebSocket-Extensions: permessage-deflate\r\n"), "extension"),
+        (accepted("Sec-WebSocket-Extensions: ,\r\n"), "a list of nothing"),
         (right.replace("HTTP/1.1", "HTTP/1.0"), "HTTP/1.0"),
         ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "garbage"),
     ] {

@@ -113,3 +113,56 @@ async fn the_origin_of_a_draft_is_judged_where_its_version_is_waived() {
         }
     }
 }
+
+#[tokio::test]
+async fn origins_that_no_browser_can_send_are_refused_whatever_is_allowed() {
+    let listed = "origin = { allow = [\"https://app.example.com\", \"https://*.trusted.example\"] }";
+    let (listed, any) = (Gate::echo(listed).await, Gate::echo("origin = { allow = \"*\" }").await);
+    let long = "a".repeat(64);
+    let deep = "a.".repeat(120);
+    for origin in [
+        &format!("https://{long}.trusted.example") as &str,
+        &format!("https://{}.trusted.example", "a".repeat(70)),
+        &format!("https://b.{long}.trusted.example"),
+        &format!("https://{deep}trusted.example"),
+        "https://app.example.com:0443",
+        "https://app.example.com:00443",
+        "https://b.trusted.example:0443",
+        "https://app.example.com:0",
+        "https://app.example.com:65979",
+        "https://app.example.com:",
+        "https://b..trusted.example",
+        "https://.trusted.example",
+        "https://%62.trusted.example",
+        "https://xn--.trusted.example",
+        "https://u@b.trusted.example",
+        "https://b.trusted.example/",
+        "https://0x7f.1",
+        "https://127.1",
+        "https://[0:0:0:0:0:0:0:1]",
+        "https://[fe80::1%25eth0]",
+        "https://[::ffff:127.0.0.1]",
+    ] {
+        for door in Door::ALL {
+            for gate in [&listed, &any] {
+                let answer = gate.ask(door, &handshake(&format!("Origin: {origin}\r\n"))).await;
+                assert_eq!(answer.status, 403, "{door:?} {origin}");
+                assert!(answer.text().contains("malformed"), "{door:?} {origin} {}", answer.text());
+            }
+        }
+    }
+    for origin in
+        ["https://a_b.trusted.example", "https://-x-.trusted.example", "https://xn--bcher-kva.trusted.example"]
+    {
+        for door in Door::ALL {
+            let answer = listed.ask(door, &handshake(&format!("Origin: {origin}\r\n"))).await;
+            assert_eq!(answer.status, switched(door, 101), "{door:?} {origin}");
+        }
+    }
+    for door in Door::ALL {
+        for origin in ["https://[::ffff:7f00:1]", "http://127.0.0.1:8080", "https://app.example.com:65535"] {
+            let answer = any.ask(door, &handshake(&format!("Origin: {origin}\r\n"))).await;
+            assert_eq!(answer.status, switched(door, 101), "{door:?} {origin}");
+        }
+    }
+}

@@ -97,6 +97,11 @@ pub fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     members(headers.get_all(name)).any(|member| member.eq_ignore_ascii_case(token))
 }
 
+/// Whether a field line has no value: nothing, or white space only.
+pub fn is_blank(value: &HeaderValue) -> bool {
+    value.as_bytes().iter().all(|byte| matches!(byte, b' ' | b'\t'))
+}
+
 /// Whether `text` is a token (RFC 9110 §5.6.2).
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token_byte)

@@ -2,7 +2,10 @@
 
 mod policy;
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use thiserror::Error;
 
@@ -28,14 +31,20 @@ pub enum OriginError {
     /// A user name.
     #[error("it holds a user name; leave out everything up to `@`")]
     Userinfo,
+    /// A host or a label that no resolver takes.
+    #[error("its host is longer than 253 characters, or one of its labels longer than 63")]
+    TooLong,
+    /// `127.1`, `0x7f.1`, `[0:0:0:0:0:0:0:1]`.
+    #[error("browsers write an address in its shortest form, such as `127.0.0.1` or `[::1]`; write it so")]
+    Address,
     /// No host, or bytes no host has.
     #[error("its host is empty or malformed; international names are written in their `xn--` form")]
     Host,
     /// `example.com.`
     #[error("its host ends with a dot; leave it out")]
     TrailingDot,
-    /// No number of 16 bits.
-    #[error("its port is not a number from 1 to 65535")]
+    /// Not a number of 16 bits above 0, or one with leading zeros.
+    #[error("its port is not a number from 1 to 65535 without leading zeros")]
     Port,
 }
 
@@ -47,12 +56,24 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
+/// Longest host in the form that resolvers take (RFC 1035 §3.1, without the final dot).
+const MAX_HOST: usize = 253;
+
+/// Longest label of a host (RFC 1035 §2.3.4).
+const MAX_LABEL: usize = 63;
+
 impl Origin {
-    /// Reads a serialised origin, strictly.
+    /// Reads a serialised origin, strictly: what no browser can send is malformed. Upper case and a default port that is
+    /// written out are taken, since other clients write these and they leave no doubt.
     ///
     /// # Errors
     /// See [`OriginError`].
     pub fn parse(text: &str) -> Result<Self, OriginError> {
+        Self::parse_with_port(text).map(|(origin, _)| origin)
+    }
+
+    /// The same, with the port as it was written.
+    fn parse_with_port(text: &str) -> Result<(Self, Option<u16>), OriginError> {
         let (scheme, rest) = text.split_once("://").ok_or(OriginError::Scheme)?;
         let sound = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -66,8 +87,9 @@ impl Origin {
             return Err(OriginError::Userinfo);
         }
         let (host, port) = split_port(rest)?;
-        check_host(host)?;
-        Ok(Self::of(scheme, host, port))
+        let origin = Self::of(scheme, host, port);
+        check_host(&origin.host)?;
+        Ok((origin, port))
     }
 
     /// An origin of parts that were checked elsewhere.
@@ -85,16 +107,15 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Browsers write an address in one way only (WHATWG URL §3.5): any other spelling matches nothing.
-fn canonical_address(host: &str) -> Option<String> {
-    if let Some(literal) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: std::net::Ipv6Addr = literal.parse().ok()?;
-        return Some(format!("[{address}]"));
+/// The one way in which browsers write an IPv6 address (WHATWG URL §3.5): unlike RFC 5952, never with a dotted tail.
+fn ipv6_text(address: Ipv6Addr) -> String {
+    match (address.to_ipv4_mapped(), address.segments()) {
+        (Some(_), [.., high, low]) => format!("[::ffff:{high:x}:{low:x}]"),
+        _ => format!("[{address}]"),
     }
-    host.parse::<std::net::Ipv4Addr>().ok().map(|address| address.to_string())
 }
 
-/// Whether a browser would take the host for an IPv4 address: its last label is a number.
+/// Whether a browser takes the host for an IPv4 address: its last label is a number (WHATWG URL §3.5).
 fn is_numeric(host: &str) -> bool {
     let last = host.rsplit('.').next().unwrap_or_default();
     let hexadecimal = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -109,23 +130,147 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), OriginError> {
         Some(at) => {
             let host = authority.get(..after_host + at).ok_or(OriginError::Host)?;
             let port = authority.get(after_host + at + 1..).ok_or(OriginError::Port)?;
-            let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-            let number = port.parse().ok().filter(|port| digits && *port != 0).ok_or(OriginError::Port)?;
+            // No leading zero, and so no port 0 either: nothing can be served from that.
+            let digits = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+            let number = port.parse().ok().filter(|_| digits).ok_or(OriginError::Port)?;
             Ok((host, Some(number)))
         }
     }
 }
 
+/// `host` is in lower case.
 fn check_host(host: &str) -> Result<(), OriginError> {
     if let Some(literal) = host.strip_prefix('[') {
         let address = literal.strip_suffix(']').ok_or(OriginError::Host)?;
-        return address.parse::<std::net::Ipv6Addr>().map(|_| ()).map_err(|_| OriginError::Host);
+        let address = address.parse().map_err(|_| OriginError::Host)?;
+        return if ipv6_text(address) == host { Ok(()) } else { Err(OriginError::Address) };
     }
     if host.ends_with('.') {
         return Err(OriginError::TrailingDot);
     }
+    // An `xn--` label holds at least one character of Punycode, which never ends with a hyphen (RFC 3492 section 3.1).
+    let is_punycode =
+        |label: &str| label.strip_prefix("xn--").is_none_or(|rest| !rest.is_empty() && !rest.ends_with('-'));
     let sound = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && is_punycode(label)
     };
-    if host.split('.').all(sound) { Ok(()) } else { Err(OriginError::Host) }
+    if !host.split('.').all(sound) {
+        return Err(OriginError::Host);
+    }
+    if host.len() > MAX_HOST || host.split('.').any(|label| label.len() > MAX_LABEL) {
+        return Err(OriginError::TooLong);
+    }
+    if is_numeric(host) && host.parse::<Ipv4Addr>().is_err() {
+        return Err(OriginError::Address);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_no_browser_can_send_is_no_origin() {
+        use OriginError as E;
+        let label = |length: usize| "a".repeat(length);
+        let host = |length: usize| format!("{}{}", "a.".repeat((length - 3) / 2), "a".repeat(3 + (length - 3) % 2));
+        for (text, expected) in [
+            (format!("https://{}.example", label(63)), Ok(())),
+            (format!("https://{}.example", label(64)), Err(E::TooLong)),
+            (format!("https://{}.trusted.example", label(70)), Err(E::TooLong)),
+            (format!("https://trusted.{}", label(64)), Err(E::TooLong)),
+            (format!("https://{}", host(253)), Ok(())),
+            (format!("https://{}", host(254)), Err(E::TooLong)),
+            (format!("https://{}:8443", host(253)), Ok(())),
+            ("https://app.example.com:0443".to_owned(), Err(E::Port)),
+            ("https://app.example.com:00443".to_owned(), Err(E::Port)),
+            ("https://app.example.com:08443".to_owned(), Err(E::Port)),
+            ("https://app.example.com:0".to_owned(), Err(E::Port)),
+            ("https://app.example.com:00".to_owned(), Err(E::Port)),
+            ("https://app.example.com:65535".to_owned(), Ok(())),
+            ("https://app.example.com:65536".to_owned(), Err(E::Port)),
+            ("https://app.example.com:99999999999999999999".to_owned(), Err(E::Port)),
+            ("https://app.example.com:+443".to_owned(), Err(E::Port)),
+            ("https://app.example.com:-1".to_owned(), Err(E::Port)),
+            ("https://app.example.com:4 43".to_owned(), Err(E::Port)),
+            ("https://app.example.com:".to_owned(), Err(E::Port)),
+            ("https://app.example.com:0x1bb".to_owned(), Err(E::Port)),
+            ("https://app.example.com:443:443".to_owned(), Err(E::Host)),
+            ("https://a..example".to_owned(), Err(E::Host)),
+            ("https://.example".to_owned(), Err(E::Host)),
+            ("https://app.example.com.".to_owned(), Err(E::TrailingDot)),
+            ("https://app.example.com..".to_owned(), Err(E::TrailingDot)),
+            ("https://".to_owned(), Err(E::Host)),
+            ("https://:443".to_owned(), Err(E::Host)),
+            ("https://app%2eexample.com".to_owned(), Err(E::Host)),
+            ("https://app example.com".to_owned(), Err(E::Host)),
+            ("https://b\u{fc}cher.example".to_owned(), Err(E::Host)),
+            ("https://xn--bcher-kva.example".to_owned(), Ok(())),
+            ("https://xn--.example".to_owned(), Err(E::Host)),
+            ("https://xn--a-.example".to_owned(), Err(E::Host)),
+            // Browsers check no hyphens (UTS 46 with CheckHyphens=false) and take underscores.
+            ("https://-a-.my_app.example".to_owned(), Ok(())),
+            ("https://localhost:3000".to_owned(), Ok(())),
+            ("https://127.0.0.1".to_owned(), Ok(())),
+            ("https://127.1".to_owned(), Err(E::Address)),
+            ("https://2130706433".to_owned(), Err(E::Address)),
+            ("https://0x7f.1".to_owned(), Err(E::Address)),
+            ("https://0X7F.0.0.0x1".to_owned(), Err(E::Address)),
+            ("https://0177.0.0.1".to_owned(), Err(E::Address)),
+            ("https://127.0.0.01".to_owned(), Err(E::Address)),
+            ("https://256.0.0.1".to_owned(), Err(E::Address)),
+            ("https://1.2.3.4.5".to_owned(), Err(E::Address)),
+            ("https://app.example.1".to_owned(), Err(E::Address)),
+            ("https://app.example.0x".to_owned(), Err(E::Address)),
+            ("https://1.example".to_owned(), Ok(())),
+            ("https://[::1]:8443".to_owned(), Ok(())),
+            ("https://[2001:db8::1:0:0:1]".to_owned(), Ok(())),
+            ("https://[::ffff:7f00:1]".to_owned(), Ok(())),
+            ("https://[::ffff:127.0.0.1]".to_owned(), Err(E::Address)),
+            ("https://[::127.0.0.1]".to_owned(), Err(E::Address)),
+            ("https://[0:0:0:0:0:0:0:1]".to_owned(), Err(E::Address)),
+            ("https://[2001:0db8::1]".to_owned(), Err(E::Address)),
+            ("https://[fe80::1%25eth0]".to_owned(), Err(E::Host)),
+            ("https://[fe80::1%eth0]".to_owned(), Err(E::Host)),
+            ("https://[v1.a]".to_owned(), Err(E::Host)),
+            ("https://[127.0.0.1]".to_owned(), Err(E::Host)),
+            ("https://[::1".to_owned(), Err(E::Host)),
+            ("https://::1".to_owned(), Err(E::Host)),
+            ("https://user@app.example.com".to_owned(), Err(E::Userinfo)),
+            ("https://app.example.com/".to_owned(), Err(E::Trailing)),
+            ("https://app.example.com?".to_owned(), Err(E::Trailing)),
+            ("https://app.example.com#".to_owned(), Err(E::Trailing)),
+            ("https:app.example.com".to_owned(), Err(E::Scheme)),
+            ("https:/app.example.com".to_owned(), Err(E::Scheme)),
+            ("://app.example.com".to_owned(), Err(E::Scheme)),
+            ("1s://app.example.com".to_owned(), Err(E::Scheme)),
+            (" https://app.example.com".to_owned(), Err(E::Scheme)),
+        ] {
+            assert_eq!(Origin::parse(&text).map(|_| ()), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_what_parses_prints_itself(text in "\\PC{0,40}") {
+            if let Ok(origin) = Origin::parse(&text) {
+                prop_assert_eq!(Origin::parse(&origin.to_string()), Ok(origin));
+            }
+        }
+
+        #[test]
+        fn an_ipv6_address_has_one_spelling(segments: [u16; 8], zeros in 0..256usize) {
+            let segments: Vec<u16> =
+                segments.into_iter().enumerate().map(|(at, segment)| if zeros >> at & 1 == 1 { 0 } else { segment }).collect();
+            let address = Ipv6Addr::from(<[u16; 8]>::try_from(segments).unwrap());
+            let text = ipv6_text(address);
+            prop_assert!(Origin::parse(&format!("https://{text}")).is_ok(), "{}", text);
+            prop_assert_eq!(text.trim_matches(['[', ']']).parse::<Ipv6Addr>(), Ok(address));
+        }
+    }
 }
