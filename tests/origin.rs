@@ -166,3 +166,40 @@ async fn origins_that_no_browser_can_send_are_refused_whatever_is_allowed() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_origins_of_apps_can_be_listed_and_are_matched_by_the_asterisk() {
+    let apps = [
+        "file://",
+        "app://.",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "chrome-extension://aapocclcgogkmnckokdopfmhonfmgoek",
+        "moz-extension://d5b5b9f3-8b0e-4f5e-9c4e-0a3a2a4f6f11",
+        "safari-web-extension://5CF1A8E5-4D1B-4F0A-9A5E-3C3F5D6B7A8B",
+        "vscode-webview://0f8hk7rsqvnd1v5hcqv3bhm3d4p1hvvt",
+        "vscode-file://vscode-app",
+        "qrc://",
+        "ms-appx-web://microsoft.microsoftedge",
+    ];
+    let listed = Gate::echo(&format!("origin = {{ allow = {apps:?} }}")).await;
+    let any = Gate::echo("origin = { allow = \"*\" }").await;
+    let default = Gate::echo("").await;
+    for door in Door::ALL {
+        for app in apps {
+            let request = handshake(&format!("Origin: {app}\r\n"));
+            assert_eq!(listed.ask(door, &request).await.status, switched(door, 101), "{door:?} {app}");
+            assert_eq!(any.ask(door, &request).await.status, switched(door, 101), "{door:?} {app}");
+            assert_eq!(default.ask(door, &request).await.status, 403, "{door:?} {app}");
+        }
+        for other in ["app://", "app://..", "tauri://localhost/", "capacitor://LOCALHOST", "capacitor://localhost:80"] {
+            let answer = listed.ask(door, &handshake(&format!("Origin: {other}\r\n"))).await;
+            assert_eq!(answer.status, 403, "{door:?} {other}");
+        }
+        for malformed in ["file:///index.html", "app://./", "app://u@a", "app://a b"] {
+            let answer = any.ask(door, &handshake(&format!("Origin: {malformed}\r\n"))).await;
+            assert_eq!(answer.status, 403, "{door:?} {malformed}");
+        }
+    }
+}

@@ -84,8 +84,8 @@ raw_table! {
 raw_table! {
     /// The origin policy of a route.
     OriginTable {
-        /// Origins that may connect: `https://app.example.com`, `https://*.example.com`, `same-origin`, `*`. Default
-        /// `same-origin`.
+        /// Origins that may connect: `https://app.example.com`, `https://*.example.com`, `same-origin`, `*`, and those of
+        /// apps, such as `capacitor://localhost` or `file://`. Default `same-origin`.
         allow: OneOrMany,
         /// A request without `Origin`. Default `allow`: no browser leaves it out on a WebSocket.
         absent: VerdictWord,

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 pub use policy::{AllowEntry, AllowEntryError, ApplyTo, Mode, OriginFields, OriginPolicy, OriginRefusal, Verdict};
 
-/// A scheme, host and port, in one spelling: lower case, and no port where it is the scheme's default.
+/// A scheme, host and port in one spelling: lower case, and no port where it is the scheme's default. Of an app it is the
+/// scheme in lower case and the authority as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     scheme: String,
@@ -40,12 +41,20 @@ pub enum OriginError {
     /// No host, or bytes no host has.
     #[error("its host is empty or malformed; international names are written in their `xn--` form")]
     Host,
+    /// The authority of an app holds a byte that no URL has, or it is very long.
+    #[error("what follows `://` holds a character that no app sends, or more than {MAX_HOST} of them")]
+    Authority,
     /// `example.com.`
     #[error("its host ends with a dot; leave it out")]
     TrailingDot,
     /// Not a number of 16 bits above 0, or one with leading zeros.
     #[error("its port is not a number from 1 to 65535 without leading zeros")]
     Port,
+}
+
+/// Whether the authority of this scheme is a host with a port.
+fn is_web(scheme: &str) -> bool {
+    ["http", "https", "ws", "wss"].iter().any(|web| scheme.eq_ignore_ascii_case(web))
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -86,10 +95,23 @@ impl Origin {
         if rest.contains('@') {
             return Err(OriginError::Userinfo);
         }
+        if !is_web(scheme) {
+            return Self::of_app(scheme, rest).map(|origin| (origin, None));
+        }
         let (host, port) = split_port(rest)?;
         let origin = Self::of(scheme, host, port);
         check_host(&origin.host)?;
         Ok((origin, port))
+    }
+
+    /// The origin of a page that an app or a browser extension brings along: `file://`, `app://.`, `tauri://localhost`,
+    /// `chrome-extension://…`. URL parsers leave the authority of such schemes as it is, so it is no host, may be empty,
+    /// and is compared byte for byte (WHATWG URL §3.3).
+    fn of_app(scheme: &str, authority: &str) -> Result<Self, OriginError> {
+        if authority.len() > MAX_HOST || !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(OriginError::Authority);
+        }
+        Ok(Self { scheme: scheme.to_ascii_lowercase(), host: authority.to_owned(), port: None })
     }
 
     /// An origin of parts that were checked elsewhere.
@@ -252,6 +274,60 @@ mod tests {
             (" https://app.example.com".to_owned(), Err(E::Scheme)),
         ] {
             assert_eq!(Origin::parse(&text).map(|_| ()), expected, "{text}");
+        }
+    }
+
+    /// What app shells and browser extensions send.
+    pub(super) const APPS: [&str; 18] = [
+        "file://",
+        "app://.",
+        "app://localhost",
+        "app://obsidian.md",
+        "capacitor://localhost",
+        "capacitor-electron://-",
+        "ionic://localhost",
+        "tauri://localhost",
+        "chrome-extension://aapocclcgogkmnckokdopfmhonfmgoek",
+        "moz-extension://d5b5b9f3-8b0e-4f5e-9c4e-0a3a2a4f6f11",
+        "safari-web-extension://5CF1A8E5-4D1B-4F0A-9A5E-3C3F5D6B7A8B",
+        "vscode-webview://0f8hk7rsqvnd1v5hcqv3bhm3d4p1hvvt2tk2t6c9m3q4a5b6c7d8",
+        "vscode-file://vscode-app",
+        "qrc://",
+        "ms-appx-web://microsoft.microsoftedge",
+        "x-custom+scheme.2://a:b,c;d",
+        "content://com.example.app",
+        "wails://wails.localhost:34115",
+    ];
+
+    #[test]
+    fn the_origin_of_an_app_is_its_scheme_and_any_authority() {
+        for text in APPS {
+            assert_eq!(Origin::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Origin::parse("APP://Local"), Origin::parse("app://Local"));
+        assert_ne!(Origin::parse("app://Local"), Origin::parse("app://local"));
+        let most = "a".repeat(MAX_HOST);
+        assert!(Origin::parse(&format!("app://{most}")).is_ok());
+        for (text, expected) in [
+            (&format!("app://{most}a") as &str, OriginError::Authority),
+            ("app://a b", OriginError::Authority),
+            ("app://a\tb", OriginError::Authority),
+            ("app://\u{e9}", OriginError::Authority),
+            ("file:///", OriginError::Trailing),
+            ("file:///C:/x.html", OriginError::Trailing),
+            ("app://./index.html", OriginError::Trailing),
+            ("tauri://localhost/", OriginError::Trailing),
+            ("app://a\\b", OriginError::Trailing),
+            ("app://a?b", OriginError::Trailing),
+            ("app://a#b", OriginError::Trailing),
+            ("app://u@a", OriginError::Userinfo),
+            ("file:", OriginError::Scheme),
+            ("app:a", OriginError::Scheme),
+            ("://a", OriginError::Scheme),
+            ("a_b://c", OriginError::Scheme),
+            ("app://a app://b", OriginError::Trailing),
+        ] {
+            assert_eq!(Origin::parse(text), Err(expected), "{text}");
         }
     }
 

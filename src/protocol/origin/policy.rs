@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header::ORIGIN};
 use thiserror::Error;
 
-use super::{MAX_HOST, Origin, OriginError, default_port, is_numeric};
+use super::{MAX_HOST, Origin, OriginError, default_port, is_numeric, is_web};
 
 /// The name that the drafts 4 to 10 of RFC 6455 gave the field `Origin` of an opening handshake.
 const SEC_WEBSOCKET_ORIGIN: HeaderName = HeaderName::from_static("sec-websocket-origin");
@@ -38,7 +38,7 @@ pub enum AllowEntry {
     Subdomains(Origin),
     /// The origin under which the client reached us.
     SameOrigin,
-    /// Every well-formed origin.
+    /// Every well-formed origin, those of apps among them.
     Any,
 }
 
@@ -84,6 +84,10 @@ impl AllowEntry {
         let (origin, port) = Origin::parse_with_port(&bare).map_err(AllowEntryError::Origin)?;
         if port.is_some() && port == default_port(&origin.scheme) {
             return Err(AllowEntryError::DefaultPort);
+        }
+        // An app has no subdomains.
+        if wild && !is_web(&origin.scheme) {
+            return Err(AllowEntryError::Wildcard);
         }
         if wild && (origin.host.starts_with('[') || is_numeric(&origin.host)) {
             return Err(AllowEntryError::Wildcard);
@@ -242,7 +246,7 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::tests::APPS, *};
 
     fn judge(allow: &[&str], lines: &[&str]) -> Result<(), OriginRefusal> {
         let policy = OriginPolicy {
@@ -331,6 +335,25 @@ mod tests {
             ("https://[::1]:9443", &["https://[::1]:9443"], Ok(())),
         ] {
             assert_eq!(judge(&[allow], lines), expected, "{allow} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_is_listed_exactly_or_matched_by_the_asterisk() {
+        for app in APPS {
+            assert_eq!(judge(&[app], &[app]), Ok(()), "{app}");
+            assert_eq!(judge(&["*"], &[app]), Ok(()), "{app}");
+            for entry in ["same-origin", "https://*.localhost", "https://localhost", "app://other"] {
+                assert_eq!(judge(&[entry], &[app]), Err(OriginRefusal::NotAllowed), "{entry} {app}");
+            }
+            let longer = format!("{app}x");
+            assert_eq!(judge(&[app], &[&longer]), Err(OriginRefusal::NotAllowed), "{longer}");
+            assert_eq!(judge(&[app], &[&format!("{app}/")]), Err(OriginRefusal::Malformed), "{app}");
+        }
+        assert_eq!(judge(&["http://tauri.localhost"], &["http://tauri.localhost"]), Ok(()));
+        assert_eq!(judge(&["app://a:80"], &["app://a:80"]), Ok(()));
+        for entry in ["chrome-extension://*", "app://*.a", "app://a/", "file:///", "app://a b"] {
+            assert!(AllowEntry::parse(entry).is_err(), "{entry}");
         }
     }
 
