@@ -1,7 +1,9 @@
 //! The opening handshake, from the client's side to the upstream's answer.
 
+use switchgate::protocol::websocket::key::accept_value;
+
 use crate::support::{
-    ACCEPT, KEY, Proxy, Upstream, accepted,
+    ACCEPT, Answer, KEY, Proxy, Upstream, accepted,
     doors::{Door, Gate},
     handshake, within,
 };
@@ -195,6 +197,102 @@ async fn a_wrong_101_is_a_502_and_closes_the_upstream() {
         assert_eq!(client.answer().await.status, 502, "{why}");
         assert!(peer.rest().await.is_empty(), "{why}: bytes went upstream");
     }
+}
+
+/// Takes one opening handshake through a gate, whose upstream adds `answer` to its 101; the head that the upstream got and
+/// the client's answer.
+async fn through(gate: &Gate, upstream: &mut Upstream, door: Door, request: &str, answer: &str) -> (String, Answer) {
+    let play = async {
+        let mut peer = upstream.accept().await;
+        let head = peer.head().await;
+        let fields: Vec<(&str, &str)> = head.lines().filter_map(|line| line.split_once(": ")).collect();
+        // Over HTTP/2 the gate has made a key of its own.
+        let (_, key) = fields.iter().find(|(name, _)| *name == "Sec-WebSocket-Key").unwrap();
+        peer.send(accepted(answer).replace(ACCEPT, &accept_value(key))).await;
+        (head, peer)
+    };
+    let (answer, (head, _peer)) = tokio::join!(gate.ask(door, request), play);
+    (head, answer)
+}
+
+fn opened(door: Door) -> u16 {
+    if door == Door::Http2 { 200 } else { 101 }
+}
+
+#[tokio::test]
+async fn a_subprotocol_that_a_waiver_let_in_may_be_selected() {
+    let mut upstream = Upstream::start().await;
+    let waive = "handshake = \"lenient\"\nwaive = [\"subprotocol-syntax\"]";
+    let gate = Gate::before(&upstream.url, waive, "").await;
+    for door in Door::ALL {
+        for (offered, selected, status) in [
+            ("SPDY/3.1+portforward.k8s.io", "SPDY/3.1+portforward.k8s.io", opened(door)),
+            ("chat, SPDY/3.1+portforward.k8s.io", "SPDY/3.1+portforward.k8s.io", opened(door)),
+            ("chat, SPDY/3.1+portforward.k8s.io", "chat", opened(door)),
+            ("a b, x@y, chat, chat", "a b", opened(door)),
+            ("a b, x@y, chat, chat", "x@y", opened(door)),
+            ("a b, x@y, chat, chat", "chat", opened(door)),
+            ("SPDY/3.1+portforward.k8s.io", "spdy/3.1+portforward.k8s.io", 502),
+            ("SPDY/3.1+portforward.k8s.io", "SPDY/3.1", 502),
+            ("a b", "a", 502),
+        ] {
+            let request = handshake(&format!("Sec-WebSocket-Protocol: {offered}\r\n"));
+            let selects = format!("Sec-WebSocket-Protocol: {selected}\r\n");
+            let (head, answer) = through(&gate, &mut upstream, door, &request, &selects).await;
+            assert_eq!(answer.status, status, "{door:?} {offered} {selected}");
+            assert!(head.contains(&format!("Sec-WebSocket-Protocol: {offered}\r\n")), "{head}");
+            let seen = (status != 502).then_some(selected);
+            assert_eq!(answer.field("sec-websocket-protocol"), seen, "{door:?} {}", answer.head);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_is_dropped_in_both_directions() {
+    let mut upstream = Upstream::start().await;
+    let strict = Gate::before(&upstream.url, "", "").await;
+    let lenient = Gate::before(&upstream.url, "handshake = \"lenient\"", "").await;
+    let (protocol, extensions) = ("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions");
+    for door in Door::ALL {
+        for (gate, empty) in [(&strict, ""), (&lenient, ""), (&lenient, ","), (&lenient, ", ,")] {
+            let fields = format!("{protocol}: {empty}\r\n{extensions}: {empty}\r\n{extensions}: {empty}\r\n");
+            let selects = format!("{protocol}:\r\n{extensions}:\r\n");
+            let (head, answer) = through(gate, &mut upstream, door, &handshake(&fields), &selects).await;
+            assert_eq!(answer.status, opened(door), "{door:?} {empty:?}");
+            for text in [head.to_lowercase(), answer.head.to_lowercase()] {
+                assert!(!text.contains("sec-websocket-protocol"), "{door:?} {text}");
+                assert!(!text.contains("sec-websocket-extensions"), "{door:?} {text}");
+            }
+        }
+        // Beside a line that lists something, only the empty one goes.
+        let fields = format!("{protocol}:\r\n{protocol}: chat\r\n{extensions}: x\r\n{extensions}:\r\n");
+        let selects = format!("{protocol}: chat\r\n{protocol}:\r\n{extensions}:\r\n{extensions}: x\r\n");
+        let (head, answer) = through(&strict, &mut upstream, door, &handshake(&fields), &selects).await;
+        assert_eq!(answer.status, opened(door), "{door:?}");
+        for text in [head.to_lowercase(), answer.head.to_lowercase()] {
+            let lines: Vec<&str> =
+                text.lines().filter(|line| line.contains("-protocol") || line.contains("-ext")).collect();
+            assert!(lines.len() == 2 && lines.iter().all(|line| !line.ends_with(": ")), "{door:?} {lines:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_version_can_be_waived_over_http_2() {
+    let mut upstream = Upstream::start().await;
+    let without = handshake("").replace("Sec-WebSocket-Version: 13\r\n", "");
+    let strict = Gate::before(&upstream.url, "", "").await;
+    let waived = Gate::before(&upstream.url, "handshake = \"lenient\"\nwaive = [\"version\"]", "").await;
+    assert_eq!(strict.ask(Door::Http2, &without).await.status, 400);
+    for door in [Door::Clear, Door::Tls] {
+        assert_eq!(waived.ask(door, &without).await.status, 426, "{door:?}");
+    }
+    let (head, answer) = through(&waived, &mut upstream, Door::Http2, &without, "").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(head.matches("Sec-WebSocket-Version: 13\r\n").count(), 1, "{head}");
+    let with = handshake("");
+    let (head, _) = through(&waived, &mut upstream, Door::Http2, &with, "").await;
+    assert_eq!(head.matches("Sec-WebSocket-Version: 13\r\n").count(), 1, "{head}");
 }
 
 #[tokio::test]

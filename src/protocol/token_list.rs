@@ -97,6 +97,13 @@ pub fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     members(headers.get_all(name)).any(|member| member.eq_ignore_ascii_case(token))
 }
 
+/// The members of a list that has no quoted strings, as bytes, without the white space around them: every comma
+/// separates. Empty members are left out (RFC 9110 §5.6.1.2).
+pub fn plain_members<'a>(values: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator<Item = &'a [u8]> {
+    let members = values.into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
 /// Whether a field line has no value: nothing, or white space only.
 pub fn is_blank(value: &HeaderValue) -> bool {
     value.as_bytes().iter().all(|byte| matches!(byte, b' ' | b'\t'))
@@ -104,7 +111,12 @@ pub fn is_blank(value: &HeaderValue) -> bool {
 
 /// Whether `text` is a token (RFC 9110 §5.6.2).
 pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(is_token_byte)
+    is_token_bytes(text.as_bytes())
+}
+
+/// Whether `bytes` are a token (RFC 9110 §5.6.2).
+pub fn is_token_bytes(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
 /// Whether a token may hold this byte.
@@ -157,6 +169,13 @@ mod tests {
             let value = HeaderValue::from_str(line).unwrap();
             assert_eq!(members([&value]).collect::<Vec<_>>(), expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn every_comma_separates_members_that_are_never_quoted() {
+        let value = HeaderValue::from_bytes(b" a/b ,\"c,d\",,\xff\x80,\t").unwrap();
+        let members: Vec<_> = plain_members([&value]).collect();
+        assert_eq!(members, [&b"a/b"[..], b"\"c", b"d\"", b"\xff\x80"]);
     }
 
     #[test]

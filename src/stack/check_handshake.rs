@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::{HeaderValue, header::SEC_WEBSOCKET_VERSION};
 use http_body::Body as _;
 
 use super::{
@@ -14,7 +15,10 @@ use super::{
 };
 use crate::{
     config::model::OtherUpgrades,
-    protocol::{upgrade::Intent, websocket::OpeningHandshake},
+    protocol::{
+        upgrade::Intent,
+        websocket::{self, OpeningHandshake, Waiver},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -39,6 +43,11 @@ impl Check for CheckHandshake {
                 )?;
                 for waiver in opening.used() {
                     tracing::info!(route = %route.name, waiver = waiver.name(), "handshake check waived for a client");
+                }
+                websocket::drop_empty_lists(request.headers_mut());
+                if opening.used().contains(&Waiver::Version) {
+                    // Only HTTP/2 may leave it out, and the upstream needs one.
+                    request.headers_mut().entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
                 }
                 request.extensions_mut().insert(Opening(Arc::new(opening)));
                 Ok(())

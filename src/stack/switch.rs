@@ -158,7 +158,7 @@ impl Opened {
     fn agreed(mut self, agreed: Option<Agreed>) -> Self {
         if let Some(agreed) = agreed {
             self.session.extensions = Extensions::negotiated(agreed.extensions.iter().map(String::as_str));
-            self.subprotocol = agreed.subprotocol.map(Into::into);
+            self.subprotocol = agreed.subprotocol.map(|name| shown::text(name.as_bytes()).into());
         }
         self
     }

@@ -17,7 +17,10 @@ use super::{
     error::ProxyError,
     facts::{self, Opening},
 };
-use crate::protocol::{upgrade::Intent, websocket::AcceptError};
+use crate::protocol::{
+    upgrade::Intent,
+    websocket::{self, AcceptError},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct VerifyAcceptLayer;
@@ -70,6 +73,7 @@ where
             for waiver in &agreed.used {
                 tracing::info!(waiver = waiver.name(), "handshake check waived for the upstream");
             }
+            websocket::drop_empty_lists(&mut parts.headers);
             parts.extensions.insert(agreed);
             Ok(Response::from_parts(parts, body))
         }))

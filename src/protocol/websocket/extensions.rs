@@ -41,6 +41,12 @@ pub(super) fn names(headers: &HeaderMap) -> Result<Vec<String>, ListError> {
     Ok(names)
 }
 
+/// Returns the names that can be read in a malformed list, which a waiver may let pass.
+pub(super) fn readable_names(headers: &HeaderMap) -> Vec<String> {
+    let name = |member: &str| member.split(';').next().map(trim).filter(|name| is_token(name)).map(str::to_owned);
+    members(headers.get_all(SEC_WEBSOCKET_EXTENSIONS)).take(MAX).filter_map(name).collect()
+}
+
 fn is_parameter(text: &str) -> bool {
     match text.split_once('=') {
         None => is_token(text),

@@ -8,6 +8,11 @@ pub mod key;
 mod request;
 mod response;
 
+use http::{
+    HeaderMap, HeaderValue,
+    header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
+};
+
 pub use request::{HandshakeError, OpeningHandshake};
 pub use response::{AcceptError, Agreed};
 
@@ -16,11 +21,11 @@ pub use response::{AcceptError, Agreed};
 pub enum Waiver {
     /// The key is any text of visible ASCII.
     KeyFormat,
-    /// Versions 7 and 8 (drafts with the same frames) pass as well.
+    /// Versions 7 and 8 (drafts with the same frames) pass as well, and over HTTP/2 a handshake without a version.
     Version,
-    /// Malformed or repeated subprotocols pass; none of those is ever agreed to.
+    /// Malformed or repeated subprotocols pass, and the upstream may select one of them, byte for byte.
     SubprotocolSyntax,
-    /// Malformed extension offers pass; none of those is ever agreed to.
+    /// Malformed extension offers pass; the upstream may use those whose name is a token.
     ExtensionsSyntax,
     /// A 101 without `Connection: upgrade`.
     ResponseConnection,
@@ -84,5 +89,51 @@ impl Waivers {
 impl FromIterator<Waiver> for Waivers {
     fn from_iter<I: IntoIterator<Item = Waiver>>(waivers: I) -> Self {
         Self(waivers.into_iter().fold(0, |bits, waiver| bits | waiver.bit()))
+    }
+}
+
+/// Removes the lines of `Sec-WebSocket-Extensions` and `Sec-WebSocket-Protocol` that list nothing: neither side knows what
+/// to do with them, and some fail the handshake over them.
+pub fn drop_empty_lists(headers: &mut HeaderMap) {
+    for name in [SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL] {
+        let lines = headers.get_all(&name);
+        if !lines.iter().any(lists_nothing) {
+            continue;
+        }
+        let kept: Vec<HeaderValue> = lines.iter().filter(|line| !lists_nothing(line)).cloned().collect();
+        headers.remove(&name);
+        for line in kept {
+            headers.append(&name, line);
+        }
+    }
+}
+
+fn lists_nothing(line: &HeaderValue) -> bool {
+    line.as_bytes().iter().all(|byte| matches!(byte, b' ' | b'\t' | b','))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_list_nothing_are_dropped_and_the_others_stay_as_they_are() {
+        for (lines, left) in [
+            (&[""][..], &[][..]),
+            (&[" ", ",", " ,, "], &[]),
+            (&["", "a", ",", "b,"], &["a", "b,"]),
+            (&["a, b"], &["a, b"]),
+        ] {
+            for name in ["sec-websocket-extensions", "sec-websocket-protocol"] {
+                let mut headers = HeaderMap::new();
+                for line in lines {
+                    headers.append(name, HeaderValue::from_static(line));
+                }
+                headers.append("x-empty", HeaderValue::from_static(""));
+                drop_empty_lists(&mut headers);
+                assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), left, "{name} {lines:?}");
+                assert!(headers.contains_key("x-empty"));
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     extensions::{self, ListError},
     key::is_canonical_key,
 };
-use crate::protocol::token_list::{has_duplicate, is_token, members};
+use crate::protocol::token_list::{has_duplicate, is_blank, is_token_bytes, plain_members};
 
 /// Longest key under the waiver `key-format`.
 const MAX_WAIVED_KEY: usize = 128;
@@ -85,7 +85,7 @@ impl HandshakeError {
 #[derive(Clone, Debug)]
 pub struct OpeningHandshake {
     pub(super) key: String,
-    pub(super) subprotocols: Vec<String>,
+    pub(super) subprotocols: Vec<Box<[u8]>>,
     pub(super) extensions: Vec<String>,
     pub(super) waivers: Waivers,
     used: Vec<Waiver>,
@@ -127,14 +127,14 @@ impl OpeningHandshake {
             }
         };
         let key = check_key(headers, &mut waive)?;
-        check_version(headers, &mut waive)?;
+        check_version(headers, version, &mut waive)?;
         let subprotocols = check_subprotocols(headers, &mut waive)?;
         let extensions = match extensions::names(headers) {
             Ok(names) => names,
             Err(ListError::TooMany) => return Err(HandshakeError::ExtensionCount),
             Err(ListError::Malformed) => {
                 waive(Waiver::ExtensionsSyntax, HandshakeError::Extensions)?;
-                Vec::new()
+                extensions::readable_names(headers)
             }
         };
         Ok(Self { key, subprotocols, extensions, waivers, used })
@@ -145,8 +145,8 @@ impl OpeningHandshake {
         &self.used
     }
 
-    /// The offered subprotocols, most wanted first.
-    pub fn subprotocols(&self) -> &[String] {
+    /// The offered subprotocols, most wanted first; under the waiver `subprotocol-syntax` not all of them are tokens.
+    pub fn subprotocols(&self) -> &[Box<[u8]>] {
         &self.subprotocols
     }
 }
@@ -170,28 +170,32 @@ fn check_key(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<String, Hands
     Ok(key.to_owned())
 }
 
-fn check_version(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<(), HandshakeError> {
+fn check_version(headers: &HeaderMap, http: Version, waive: &mut Waive<'_>) -> Result<(), HandshakeError> {
     let mut lines = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
     match (lines.next().map(http::HeaderValue::as_bytes), lines.next()) {
         (Some(b"13"), None) => Ok(()),
         (Some(b"7" | b"8"), None) => waive(Waiver::Version, HandshakeError::Version),
+        // RFC 8441 section 5 wants it, and knows no other version; some clients of HTTP/2 leave it out.
+        (None, _) if http == Version::HTTP_2 => waive(Waiver::Version, HandshakeError::Version),
         _ => Err(HandshakeError::Version),
     }
 }
 
-fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<String>, HandshakeError> {
-    let offered: Vec<&str> = members(headers.get_all(SEC_WEBSOCKET_PROTOCOL)).take(MAX_SUBPROTOCOLS + 1).collect();
+fn check_subprotocols(headers: &HeaderMap, waive: &mut Waive<'_>) -> Result<Vec<Box<[u8]>>, HandshakeError> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
+    let offered: Vec<&[u8]> = plain_members(lines.iter()).take(MAX_SUBPROTOCOLS + 1).collect();
     if offered.len() > MAX_SUBPROTOCOLS {
         return Err(HandshakeError::SubprotocolCount);
     }
-    let malformed = offered.iter().any(|member| !is_token(member));
-    if malformed || offered.is_empty() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+    // A field without a value offers nothing. A list of empty members is malformed (RFC 9110 section 5.6.1).
+    let lists_nothing = offered.is_empty() && !lines.iter().all(is_blank);
+    if lists_nothing || !offered.iter().all(|member| is_token_bytes(member)) {
         waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolMalformed)?;
     }
-    if has_duplicate(offered.iter().map(|member| member.as_bytes())) {
+    if has_duplicate(offered.iter().copied()) {
         waive(Waiver::SubprotocolSyntax, HandshakeError::SubprotocolDuplicate)?;
     }
-    Ok(offered.into_iter().filter(|member| is_token(member)).map(str::to_owned).collect())
+    Ok(offered.into_iter().map(Into::into).collect())
 }
 
 #[cfg(test)]
@@ -230,7 +234,7 @@ mod tests {
             (&[KEY, (VERSION.0, "13, 8")], E::Version, false),
             (&[KEY, (VERSION.0, "8")], E::Version, true),
             (&[KEY, VERSION, (protocol, "a b")], E::SubprotocolMalformed, true),
-            (&[KEY, VERSION, (protocol, "")], E::SubprotocolMalformed, true),
+            (&[KEY, VERSION, (protocol, ",")], E::SubprotocolMalformed, true),
             (&[KEY, VERSION, (protocol, "a, a")], E::SubprotocolDuplicate, true),
             (&[KEY, VERSION, (extensions, "x;=1")], E::Extensions, true),
             (&[KEY, VERSION, ("content-length", "5")], E::Body, false),
@@ -293,9 +297,31 @@ mod tests {
             Waivers::default(),
         )
         .unwrap();
-        assert_eq!(opening.subprotocols(), ["chat", "Chat", "soap"]);
+        assert_eq!(opening.subprotocols(), [&b"chat"[..], b"Chat", b"soap"].map(Into::into));
         assert_eq!(opening.extensions, ["permessage-deflate", "x"]);
         assert!(opening.used().is_empty());
+    }
+
+    #[test]
+    fn a_field_without_a_value_offers_nothing() {
+        for fields in [
+            &[("sec-websocket-protocol", ""), ("sec-websocket-extensions", "")][..],
+            &[("sec-websocket-protocol", ""), ("sec-websocket-protocol", " \t")],
+            &[("sec-websocket-extensions", " "), ("sec-websocket-extensions", "")],
+        ] {
+            let opening = check(&[&[KEY, VERSION], fields].concat(), Waivers::default()).unwrap();
+            assert!(opening.subprotocols().is_empty() && opening.extensions.is_empty(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_may_be_missing_over_http_2_where_it_is_waived() {
+        let headers = HeaderMap::from_iter([(SEC_WEBSOCKET_KEY, HeaderValue::from_static(KEY.1))]);
+        let check = |version, waivers| OpeningHandshake::check(&Method::GET, version, &headers, false, waivers);
+        let waived = Waivers::from_iter([Waiver::Version]);
+        assert_eq!(check(Version::HTTP_2, waived).unwrap().used(), [Waiver::Version]);
+        assert_eq!(check(Version::HTTP_2, Waivers::default()).map(|_| ()), Err(HandshakeError::Version));
+        assert_eq!(check(Version::HTTP_11, waived).map(|_| ()), Err(HandshakeError::Version));
     }
 
     #[test]

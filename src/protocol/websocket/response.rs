@@ -1,14 +1,14 @@
 //! The upstream's side of the opening handshake (RFC 6455 §4.1, the server's response).
 
 use http::{
-    HeaderMap, StatusCode, Version,
+    HeaderMap, HeaderValue, StatusCode, Version,
     header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     response,
 };
 use thiserror::Error;
 
 use super::{OpeningHandshake, Waiver, extensions, key::accept_value};
-use crate::protocol::token_list::{all_known, contains, members};
+use crate::protocol::token_list::{all_known, contains, is_blank, members};
 
 /// Which rule an upstream's 101 breaks.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl AcceptError {
 /// What both sides agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// The selected subprotocol.
-    pub subprotocol: Option<String>,
+    /// The selected subprotocol. Under a waiver it may hold any byte of a field value.
+    pub subprotocol: Option<HeaderValue>,
     /// The extensions in use.
     pub extensions: Vec<String>,
     /// The waivers without which the 101 would have been refused.
@@ -106,16 +106,17 @@ impl OpeningHandshake {
         if !all_known(extensions.iter().map(String::as_bytes), self.extensions.iter().map(String::as_bytes)) {
             return Err(AcceptError::Extension);
         }
-        let mut selected = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        // A line without a value selects nothing.
+        let mut selected = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter(|line| !is_blank(line));
         let subprotocol = match (selected.next(), selected.next()) {
             (None, _) => None,
             (Some(_), Some(_)) => return Err(AcceptError::Subprotocol),
             (Some(one), None) => {
-                let one = one.to_str().map_err(|_| AcceptError::Subprotocol)?;
-                if !self.subprotocols.iter().any(|offered| offered == one) {
+                let bytes = one.as_bytes().trim_ascii();
+                if !self.subprotocols.iter().any(|offered| **offered == *bytes) {
                     waive(Waiver::ResponseSubprotocol, AcceptError::Subprotocol)?;
                 }
-                Some(one.to_owned())
+                Some(one.clone())
             }
         };
         Ok(Agreed { subprotocol, extensions, used })
@@ -133,7 +134,7 @@ impl OpeningHandshake {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Method, Response};
+    use http::{Method, Response};
 
     use super::{super::Waivers, *};
     use crate::protocol::token_list::COMPARISONS;
@@ -173,8 +174,43 @@ mod tests {
             Waivers::default(),
         );
         let agreed = agreed.unwrap();
-        assert_eq!(agreed.subprotocol.as_deref(), Some("soap"));
+        let nothing = [("sec-websocket-protocol", ""), ("sec-websocket-extensions", " ")];
+        assert_eq!(verify("", &nothing, Waivers::default()).unwrap().subprotocol, None);
+        assert_eq!(agreed.subprotocol.unwrap(), "soap");
         assert_eq!(agreed.extensions, ["permessage-deflate"]);
+    }
+
+    #[test]
+    fn what_a_waiver_let_in_may_be_selected_byte_for_byte() {
+        let strange = b"SPDY/3.1+portforward.k8s.io, a b, \"c\", \xff, d;e=1, chat, chat";
+        let mut headers = HeaderMap::new();
+        headers.append("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        headers.append("sec-websocket-version", HeaderValue::from_static("13"));
+        headers.append("sec-websocket-protocol", HeaderValue::from_bytes(strange).unwrap());
+        headers.append("sec-websocket-extensions", HeaderValue::from_static("permessage-deflate; x=, a b, y"));
+        let waivers = Waivers::from_iter([Waiver::SubprotocolSyntax, Waiver::ExtensionsSyntax]);
+        let opening = OpeningHandshake::check(&Method::GET, Version::HTTP_11, &headers, false, waivers).unwrap();
+        let verify = |field: &str, value: &[u8]| {
+            let response = Response::builder()
+                .status(101)
+                .header("upgrade", "websocket")
+                .header("connection", "upgrade")
+                .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+                .header(field, value);
+            opening.verify(&response.body(()).unwrap().into_parts().0)
+        };
+        for selected in [&b"SPDY/3.1+portforward.k8s.io"[..], b"a b", b"\"c\"", b"\xff", b"d;e=1", b"chat"] {
+            let agreed = verify("sec-websocket-protocol", selected).unwrap();
+            assert_eq!(agreed.subprotocol.unwrap().as_bytes(), selected);
+        }
+        for other in [&b"spdy/3.1+portforward.k8s.io"[..], b"a", b"a  b", b"c", b"\xfe", b"d", b"a b, chat", b","] {
+            let refused = verify("sec-websocket-protocol", other);
+            assert_eq!(refused, Err(AcceptError::Subprotocol), "{}", other.escape_ascii());
+        }
+        for name in ["permessage-deflate", "y"] {
+            assert_eq!(verify("sec-websocket-extensions", name.as_bytes()).unwrap().extensions, [name]);
+        }
+        assert_eq!(verify("sec-websocket-extensions", b"a"), Err(AcceptError::Extension));
     }
 
     #[test]
