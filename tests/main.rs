@@ -21,6 +21,7 @@ mod closing;
 mod config;
 mod drain;
 mod exchanges;
+mod foreign_host;
 mod handshake;
 mod http2;
 mod http2_abuse;

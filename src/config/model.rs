@@ -90,6 +90,8 @@ pub struct ListenerTls {
     pub handshake_timeout: Duration,
     /// Whether HTTP/2 is spoken with clients that know it.
     pub http2: bool,
+    /// Which hosts its connections may carry requests for.
+    pub foreign_host: ForeignHost,
 }
 
 impl ListenerTls {
@@ -139,6 +141,16 @@ pub enum Unnamed {
     First,
     /// No TLS.
     Refuse,
+}
+
+/// Hosts of other routes than the one that the TLS handshake named, which a connection may carry requests for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForeignHost {
+    /// Those that its certificate covers; see `net::foreign_host`.
+    #[default]
+    Certificate,
+    /// All.
+    Any,
 }
 
 /// Which versions of TLS a listener speaks.

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     admission::{ClientExchanges, ClientPlace},
     drain::Tracker,
-    net::{Wire, tls::TlsFacts},
+    net::{Wire, server_tls::ServerTls, tls::TlsFacts},
     protocol::{
         address::PeerAddress,
         body::{self, Body, BodyError, BoxError},
@@ -52,6 +52,8 @@ pub struct Connection {
     pub peer: Peer,
     /// What its TLS handshake told; `None` where it speaks in clear.
     pub tls: Option<TlsFacts>,
+    /// The TLS of its listener, where it has some.
+    pub offer: Option<Arc<ServerTls>>,
     /// What upstreams are told of the client's certificate.
     pub certificate: Option<Told>,
     /// Whether a balancer took TLS off it before it came here, and said so in a PROXY header.
@@ -83,6 +85,7 @@ impl Connection {
             local: None,
             peer: remote.into(),
             tls,
+            offer: None,
             certificate,
             tls_before: false,
             redirect: None,

@@ -17,9 +17,10 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
+    certificate_names::{CertificateNames, Rank},
     challenges::{self, Challenges},
     tls::{self, TlsError},
 };
@@ -65,6 +66,7 @@ impl Validity {
 struct Pair {
     certified: Arc<CertifiedKey>,
     validity: Validity,
+    names: Arc<CertificateNames>,
 }
 
 impl Certificates {
@@ -139,13 +141,23 @@ impl Certificates {
 
     /// Whether a client that knows every kind of certificate would get one.
     fn knows(&self, name: Option<&str>) -> bool {
-        let named = |pair: &Pair| name.is_some_and(|name| pair.rank(name).is_some());
+        let named = |pair: &Pair| name.is_some_and(|name| pair.names.rank(name).is_some());
         self.unnamed == Unnamed::First || self.current().iter().any(named)
     }
 
+    /// How the best of all certificates matches a host.
+    pub(super) fn rank(&self, host: &str) -> Option<Rank> {
+        self.current().iter().filter_map(|pair| pair.names.rank(host)).max()
+    }
+
     pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.chosen(name, schemes).map(|pair| pair.certified)
+    }
+
+    fn chosen(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Pair> {
         let pairs = self.current();
-        let of_rank = |rank: Rank| pairs.iter().filter(move |pair| name.and_then(|name| pair.rank(name)) == Some(rank));
+        let of_rank =
+            |rank: Rank| pairs.iter().filter(move |pair| name.and_then(|name| pair.names.rank(name)) == Some(rank));
         let named: Vec<&Pair> = of_rank(Rank::Exact).chain(of_rank(Rank::Wildcard)).collect();
         let candidates = match self.unnamed {
             Unnamed::First if named.is_empty() => pairs.iter().collect(),
@@ -153,7 +165,7 @@ impl Certificates {
         };
         // ECDSA and RSA may stand side by side: the first that the client can verify.
         let fit = candidates.iter().find(|pair| pair.certified.key.choose_scheme(schemes).is_some());
-        fit.map(|pair| Arc::clone(&pair.certified))
+        fit.map(|&pair| pair.clone())
     }
 }
 
@@ -178,6 +190,8 @@ pub(super) struct Asked {
     pub(super) name: Option<Box<str>>,
     /// Whether a certificate may stand for it, of whatever kind.
     pub(super) is_known: bool,
+    /// The names of the certificate that was chosen.
+    pub(super) certificate: Option<Arc<CertificateNames>>,
 }
 
 /// What the ClientHello asked for that this thread has processed just now.
@@ -191,40 +205,15 @@ impl ResolvesServerCert for Certificates {
         if challenges::is_validation(&hello) {
             // Never one of the others: nothing but a validation may speak this protocol.
             let chosen = self.challenges.as_ref().and_then(|challenges| challenges.certificate(name));
-            ASKED.replace(Some(Asked { name: name.map(Into::into), is_known: chosen.is_some() }));
+            let is_known = chosen.is_some();
+            ASKED.replace(Some(Asked { name: name.map(Into::into), is_known, certificate: None }));
             return chosen;
         }
-        let chosen = self.choose(name, hello.signature_schemes());
+        let chosen = self.chosen(name, hello.signature_schemes());
         let is_known = chosen.is_some() || self.knows(name);
-        ASKED.replace(Some(Asked { name: name.map(Into::into), is_known }));
-        chosen
-    }
-}
-
-/// How a certificate's name fits the one asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rank {
-    Exact,
-    Wildcard,
-}
-
-impl Pair {
-    fn rank(&self, asked: &str) -> Option<Rank> {
-        let asked = asked.strip_suffix('.').unwrap_or(asked);
-        // RFC 6125 section 6.4.3: the asterisk is the whole of the leftmost label, and stands for one.
-        let parent = asked.split_once('.').map(|(_, parent)| parent);
-        let mut best = None;
-        for name in &self.validity.names {
-            if name.eq_ignore_ascii_case(asked) {
-                return Some(Rank::Exact);
-            }
-            let covered =
-                name.strip_prefix("*.").zip(parent).is_some_and(|(of, parent)| of.eq_ignore_ascii_case(parent));
-            if covered {
-                best = Some(Rank::Wildcard);
-            }
-        }
-        best
+        let certificate = chosen.as_ref().map(|pair| Arc::clone(&pair.names));
+        ASKED.replace(Some(Asked { name: name.map(Into::into), is_known, certificate }));
+        chosen.map(|pair| pair.certified)
     }
 }
 
@@ -239,27 +228,25 @@ pub fn read_validity(files: &PairFiles) -> Result<Validity, TlsError> {
 fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
     let certified = tls::certified(&files.certificate, &files.key)?;
     let leaf = certified.cert.first().map(AsRef::as_ref).unwrap_or_default();
-    let validity = validity(leaf, &files.certificate)?;
-    Ok(Pair { certified: Arc::new(certified), validity })
+    let (validity, names) = validity(leaf, &files.certificate)?;
+    Ok(Pair { certified: Arc::new(certified), validity, names: Arc::new(names) })
 }
 
-fn validity(leaf: &[u8], path: &Path) -> Result<Validity, TlsError> {
+fn validity(leaf: &[u8], path: &Path) -> Result<(Validity, CertificateNames), TlsError> {
     let malformed = || TlsError::Malformed { path: path.to_owned() };
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| malformed())?;
     let alternatives = parsed.subject_alternative_name().map_err(|_| malformed())?;
     let general = alternatives.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    let names = general.iter().filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
+    let names = CertificateNames::new(general);
     let moment = |seconds: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    Ok(Validity {
+    let validity = Validity {
         certificate: path.to_owned(),
-        names: names.collect(),
+        names: names.dns().to_vec(),
         not_before: moment(begin),
         not_after: moment(end),
-    })
+    };
+    Ok((validity, names))
 }
 
 /// The state of the files at a moment: whether one has changed shows without reading it.

@@ -1,11 +1,13 @@
 //! Sockets and TLS: bytes and addresses, no HTTP.
 
+pub mod certificate_names;
 pub mod certificates;
 pub mod challenges;
 pub mod client_certificate;
 pub mod crl;
 pub mod development;
 pub mod dial;
+pub mod foreign_host;
 pub mod handshakes;
 pub mod key_log;
 pub mod listener;

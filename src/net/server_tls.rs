@@ -8,12 +8,13 @@ use std::{
 use rustls::{KeyLog, ServerConfig};
 
 use super::{
+    certificate_names::Rank,
     certificates::Certificates,
     client_certificate::{self, Check},
     crl::CrlEnd,
     tls::{self, TlsError},
 };
-use crate::config::model::{ClientAuth, ListenerTls};
+use crate::config::model::{ClientAuth, ForeignHost, ListenerTls};
 
 /// The TLS of a listener. Its client CA and CRLs can be read again; connections keep what they began with.
 pub struct ServerTls {
@@ -57,6 +58,21 @@ impl ServerTls {
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         Ok(())
+    }
+
+    /// Which hosts a connection may carry requests for.
+    pub(super) fn foreign_host(&self) -> ForeignHost {
+        self.tls.foreign_host
+    }
+
+    /// How clients are asked for certificates, if they are.
+    pub(super) fn clients(&self) -> Option<&ClientAuth> {
+        self.tls.clients.as_ref()
+    }
+
+    /// How the best of its certificates matches a host.
+    pub(super) fn rank(&self, host: &str) -> Option<Rank> {
+        self.certificates.rank(host)
     }
 
     /// How long each CRL is good.

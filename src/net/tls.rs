@@ -21,6 +21,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 pub use super::tls_client::client_config;
 use super::{
+    certificate_names::CertificateNames,
     certificates::{self, Certificates},
     challenges,
     client_certificate::ClientCertificate,
@@ -203,6 +204,8 @@ pub fn server_config(
 pub struct TlsFacts {
     /// The host that was asked for (RFC 6066 §3).
     pub server_name: Option<Box<str>>,
+    /// The names of the certificate that was chosen for the connection.
+    pub certificate: Option<Arc<CertificateNames>>,
     /// Whether HTTP/2 was agreed on (RFC 7301); else it is HTTP/1.1.
     pub http2: bool,
     /// The certificate that the client presented, verified.
@@ -233,5 +236,6 @@ pub async fn accept(
     let http2 = stream.facts().alpn_protocol() == Some(HTTP2);
     let leaf = stream.facts().peer_certificates().and_then(<[_]>::first);
     let client = leaf.map(|leaf| Arc::new(ClientCertificate::of(leaf)));
-    Ok((stream, TlsFacts { server_name: asked.and_then(|asked| asked.name), http2, client }))
+    let (server_name, certificate) = asked.map(|asked| (asked.name, asked.certificate)).unwrap_or_default();
+    Ok((stream, TlsFacts { server_name, certificate, http2, client }))
 }

@@ -17,6 +17,7 @@ use crate::{
         certificates::{Certificates, Stamp},
         challenges::Challenges,
         development,
+        foreign_host::HostListeners,
         handshakes::Handshakes,
         key_log::KeyLogFile,
         listener::{self, BoundSocket},
@@ -75,6 +76,11 @@ impl Bound {
             .iter()
             .flat_map(|listener| listener.addresses.iter().map(|address| (listener.name.to_string(), address.clone())));
         all.collect()
+    }
+
+    /// The TLS of all listeners that have it.
+    pub(super) fn host_listeners(&self) -> HostListeners {
+        HostListeners::new(self.listeners.iter().filter_map(|listener| Some(Arc::clone(&listener.tls.as_ref()?.offer))))
     }
 
     /// How the TLS handshakes of each listener end, by its name.

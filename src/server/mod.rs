@@ -132,6 +132,7 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
         exchange_limits: ExchangeLimits::new(room.bounds(), &model),
         next_id: Arc::new(AtomicU64::new(first_id())),
         challenges: Arc::clone(&bound.challenges),
+        listeners: bound.host_listeners(),
     };
     for (name, address) in bound.addresses() {
         tracing::info!(listener = %name, %address, "listening");

@@ -171,6 +171,7 @@ impl Front {
         };
         let mut connection = Connection::new(self.name, remote, facts, permit).among(place).redirected(self.redirect);
         connection.tls_before = tls_before;
+        connection.offer = self.tls.as_ref().map(|tls| Arc::clone(&tls.offer));
         connection.local = local.or(own);
         if connection.tls.as_ref().is_some_and(|tls| tls.http2) {
             // Boxed: most connections have no use for the room that it takes.

@@ -1,7 +1,8 @@
 //! Finds the route for a host and path.
 //!
 //! Reads `Target`, `Connection`. Writes `MatchedRoute`. Refuses with 404, with 400 where a lenient reader of the path
-//! would have come to another route, and with 421 where the TLS handshake was for another one.
+//! would have come to another route, and with 421 where the TLS handshake was for another one and its certificate does not
+//! cover the host.
 
 use std::sync::Arc;
 
@@ -16,19 +17,27 @@ use super::{
 use crate::{
     config::model::{PathReading, Route, Routes},
     downstream::Connection,
+    net::foreign_host::HostListeners,
     protocol::request_target::Target,
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct MatchRoute(pub(super) Arc<Routes>);
+pub(super) struct MatchRoute {
+    pub(super) routes: Arc<Routes>,
+    pub(super) listeners: HostListeners,
+}
 
 impl Check for MatchRoute {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
         let target: Arc<Target> = facts::expect(request.extensions())?;
-        let route = find(&self.0, &target)?;
+        let route = find(&self.routes, &target)?;
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
-        let server_name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        if is_misdirected(&self.0, route, &target, server_name) {
+        let tls = connection.tls.as_ref();
+        if is_foreign(&self.routes, route, &target, tls.and_then(|tls| tls.server_name.as_deref()))
+            && !tls
+                .zip(connection.offer.as_ref())
+                .is_some_and(|(tls, own)| self.listeners.covers(own, tls, target.route_host()))
+        {
             return Err(ProxyError::Misdirected);
         }
         Span::current().record("route", route.name.as_str()).record("upstream", route.upstream.name.as_str());
@@ -39,8 +48,9 @@ impl Check for MatchRoute {
 
 /// Whether the TLS handshake named a host of another route (RFC 9110 §7.4).
 ///
-/// Whoever stands between may have looked at that name alone, and let pass what it would not have let pass for this one.
-fn is_misdirected(routes: &Routes, route: &Arc<Route>, target: &Target, server_name: Option<&str>) -> bool {
+/// A filter on the way may have seen that name alone. Browsers send such requests on an HTTP/2 connection whose certificate
+/// covers both hosts (RFC 9113 §9.1.1), and do not repeat a WebSocket that gets 421.
+fn is_foreign(routes: &Routes, route: &Arc<Route>, target: &Target, server_name: Option<&str>) -> bool {
     let Some(name) = server_name else { return false };
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     routes.find(&name, target.path.matched()).is_some_and(|other| !Arc::ptr_eq(other, route))

@@ -35,7 +35,7 @@ use crate::{
     admission::{Admission, ExchangeLimits},
     config::model::Model,
     drain::Tracker,
-    net::challenges::Challenges,
+    net::{challenges::Challenges, foreign_host::HostListeners},
     protocol::{body::Body, forwarded},
     registry::Registry,
     upstream::Exchanges,
@@ -59,6 +59,8 @@ pub struct LiveParts {
     pub next_id: Arc<AtomicU64>,
     /// What ACME servers may ask for.
     pub challenges: Arc<Challenges>,
+    /// Which listener serves a host.
+    pub listeners: HostListeners,
 }
 
 /// The finished stack, by what it does; its type would name every layer.
@@ -91,7 +93,10 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         // Before any route: what such a listener takes is for no upstream.
         .layer(check::CheckLayer(redirect::Redirect))
         // Every policy hangs on the route.
-        .layer(check::CheckLayer(match_route::MatchRoute(Arc::new(model.routes.clone()))))
+        .layer(check::CheckLayer(match_route::MatchRoute {
+            routes: Arc::new(model.routes.clone()),
+            listeners: live.listeners.clone(),
+        }))
         .layer(check::CheckLayer(detect_upgrade::DetectUpgrade))
         // A stop takes no new WebSocket, whatever else is right or wrong with it.
         .layer(check::CheckLayer(admit::Admit { tracker: live.tracker.clone(), spread: model.drain.spread }))

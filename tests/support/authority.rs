@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::Client;
 
-pub(crate) struct Authority(pub(super) CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(pub(crate) CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key.
 pub(crate) struct Issued {

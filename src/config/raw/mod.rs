@@ -14,7 +14,9 @@ pub(super) use self::{
     route::{
         ApplyToWord, HandshakeWord, ModeWord, OriginTable, OtherUpgradesWord, RouteLimitsTable, RouteTable, VerdictWord,
     },
-    tls::{AcmeTable, ChallengeWord, ClientModeWord, ClientTable, TlsTable, UnnamedWord, VersionsWord},
+    tls::{
+        AcmeTable, ChallengeWord, ClientModeWord, ClientTable, ForeignHostWord, TlsTable, UnnamedWord, VersionsWord,
+    },
     upstream::{HostHeaderWord, PathsWord, ProtocolWord, ProxyProtocolWord, UpstreamTable},
 };
 use super::reader::{Given, OneOrMany, Size, Span, Workers, raw_choice, raw_table};

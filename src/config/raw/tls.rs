@@ -16,6 +16,9 @@ raw_table! {
         acme: AcmeTable,
         /// What a client gets that asks for no name, or for one that no certificate is good for. Default `first`.
         unnamed: UnnamedWord,
+        /// Requests for a host of another route than the one that the TLS handshake (SNI) named. Default `certificate`.
+        /// Set `any` only behind a CDN that uses one fixed name for all hosts.
+        foreign_host: ForeignHostWord,
         /// Versions of TLS. Default `intermediate`.
         versions: VersionsWord,
         /// Certificates of clients (mTLS). Default none are asked for. What upstreams are told of them, and what a
@@ -83,6 +86,17 @@ raw_choice! {
         First = "first",
         /// No TLS: the handshake fails.
         Refuse = "refuse",
+    }
+}
+
+raw_choice! {
+    /// Requests for a host of another route than the one that the TLS handshake named.
+    ForeignHostWord {
+        /// Served when the certificate of the connection covers the host, and no listener is passed by that asks for a
+        /// client certificate which the connection has not shown; answered with 421 otherwise.
+        Certificate = "certificate",
+        /// Always served.
+        Any = "any",
     }
 }
 

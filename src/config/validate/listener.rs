@@ -6,7 +6,9 @@ use super::{acme, limits, number, socket_path, span, trusted_peers, unique};
 use crate::{
     config::{
         error::Problems,
-        model::{Challenge, ClientAuth, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions},
+        model::{
+            Challenge, ClientAuth, ForeignHost, Listener, ListenerTls, PairFiles, ProxyProtocol, Unnamed, Versions,
+        },
         raw,
         reader::Given,
     },
@@ -191,6 +193,10 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
         unnamed: match raw.unnamed.map(|given| given.value) {
             None | Some(raw::UnnamedWord::First) => Unnamed::First,
             Some(raw::UnnamedWord::Refuse) => Unnamed::Refuse,
+        },
+        foreign_host: match raw.foreign_host.map(|given| given.value) {
+            None | Some(raw::ForeignHostWord::Certificate) => ForeignHost::Certificate,
+            Some(raw::ForeignHostWord::Any) => ForeignHost::Any,
         },
         versions: match raw.versions.map(|given| given.value) {
             None | Some(raw::VersionsWord::Intermediate) => Versions::Intermediate,
