@@ -2,6 +2,8 @@
 //!
 //! Only this file writes control frames, and only between two frames.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::report::{Goodbye, Side};
 use crate::{
     config::relay_policy::{Frames, Policy},
@@ -13,6 +15,10 @@ use crate::{
 
 /// Payload of a Ping of ours.
 pub(super) type Token = [u8; 8];
+
+/// Stands for the payload of a Ping of the peers, of up to 125 bytes. Two that are alike by chance only cost a Ping of
+/// ours that comes early.
+pub(super) type Digest = u64;
 
 /// Where bytes go that may pass.
 pub(super) trait Outlet {
@@ -47,6 +53,10 @@ pub(super) struct Lane {
     sealed: bool,
     /// The Ping whose Pong comes this way and is ours.
     awaited: Option<Token>,
+    /// The newest Ping of the sender that has passed and that nobody has taken note of.
+    passed_ping: Option<Digest>,
+    /// The newest Ping of the other side, whose Pong comes this way and passes.
+    owed: Option<Digest>,
     goodbye: Option<Box<Goodbye>>,
     observed: Option<FrameError>,
     /// The sender broke a rule: nothing it sends passes any more.
@@ -69,6 +79,8 @@ impl Lane {
             last_word: None,
             sealed: false,
             awaited: None,
+            passed_ping: None,
+            owed: None,
             goodbye: None,
             observed: None,
             broken: false,
@@ -127,6 +139,20 @@ impl Lane {
     /// The Pong with this payload is ours, and so are late ones to the Pings before.
     pub(super) fn await_pong(&mut self, token: Token) {
         self.awaited = Some(token);
+    }
+
+    /// The newest Ping of the sender that has passed since this was last asked.
+    pub(super) fn take_ping(&mut self) -> Option<Digest> {
+        self.passed_ping.take()
+    }
+
+    /// The sender owes the other side a Pong to this Ping; older ones need none (RFC 6455 §5.5.3).
+    pub(super) fn owe_pong(&mut self, ping: Option<Digest>) {
+        self.owed = ping;
+    }
+
+    pub(super) fn owes_pong(&self) -> bool {
+        self.owed.is_some()
     }
 
     /// A Close is to go out at the next boundary, unless one has gone out.
@@ -253,6 +279,9 @@ impl Lane {
                 Some(Stop::Control(control)) => {
                     let payload = (control.kind == ControlKind::Close)
                         .then(|| control.payload(bytes.get(at..).unwrap_or_default()));
+                    if policy.ping.is_some() && !self.sealed {
+                        self.note_ping(&control, bytes.get(at..).unwrap_or_default());
+                    }
                     at += control.size;
                     if let Some(payload) = payload {
                         if self.last_word.is_some() {
@@ -339,6 +368,15 @@ impl Lane {
         control.kind == ControlKind::Pong && self.awaited.is_some_and(ours)
     }
 
+    /// Takes note of a Ping that passes, and of the Pong to one of the other side.
+    fn note_ping(&mut self, control: &Control, bytes: &[u8]) {
+        match control.kind {
+            ControlKind::Ping => self.passed_ping = Some(digest(&control.payload(bytes))),
+            ControlKind::Pong => self.owed = self.owed.filter(|owed| *owed != digest(&control.payload(bytes))),
+            ControlKind::Close => {}
+        }
+    }
+
     fn set_goodbye(&mut self, payload: &[u8]) {
         let said = close::parse(payload).unwrap_or_default();
         let (code, reason) = said.map_or((None, ""), |(code, reason)| (Some(code), reason));
@@ -382,6 +420,12 @@ fn is_up_to(payload: &[u8], last: Token) -> bool {
     let (last, Ok(payload)) = (u64::from_be_bytes(last), <[u8; 8]>::try_from(payload)) else { return false };
     let payload = u64::from_be_bytes(payload);
     payload >> 32 == last >> 32 && payload <= last
+}
+
+fn digest(payload: &[u8]) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    payload.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A masking key (RFC 6455 §5.3).

@@ -1,4 +1,9 @@
 //! Whether a side is still there: a Ping of ours after its silence, and its time to show a sign of life.
+//!
+//! An endpoint may answer only the newest of several Pings (RFC 6455 §5.5.3). A Ping of ours behind an unanswered one of
+//! the other side could cost that one its Pong, which the other side waits for. So none is sent then: where the side has
+//! been silent since that Ping, it has been asked already. Where it has sent something but no Pong, ours follows after
+//! `timeout`, so that a Ping which is never answered does not end the heartbeat.
 
 use super::{
     frames::{self, Token},
@@ -11,6 +16,8 @@ use crate::config::relay_policy::Ping;
 pub(super) struct Heartbeat {
     /// When the Ping that nothing followed yet was queued, or last could not have been answered.
     asked: Option<Moment>,
+    /// When a Ping of the other side was passed to it, the first one since it was last heard.
+    theirs: Option<Moment>,
     /// Before then its silence was of our making.
     deaf_until: Option<Moment>,
     /// The payload of the last Ping: a prefix of this relay's and a count.
@@ -39,24 +46,37 @@ impl Heartbeat {
     /// something; the wait for its answer has not begun.
     pub(super) fn unsent(&mut self, taken: Moment) {
         self.asked = self.asked.map(|asked| asked.max(taken));
+        self.theirs = self.theirs.map(|at| at.max(taken));
     }
 
-    /// `heard` is when the last byte came from this side. Any byte is a sign of life.
-    pub(super) fn beat(&mut self, ping: &Ping, heard: Moment, now: Moment) -> Beat {
+    /// A Ping of the other side was passed to this one, from which the last byte came at `heard`.
+    pub(super) fn passed_theirs(&mut self, heard: Moment, now: Moment) {
+        if self.theirs.is_none_or(|at| at < heard) {
+            self.theirs = Some(now);
+        }
+    }
+
+    /// `heard` is when the last byte came from this side. Any byte is a sign of life. `owes_theirs` is whether a Ping of
+    /// the other side has no Pong yet.
+    pub(super) fn beat(&mut self, ping: &Ping, heard: Moment, owes_theirs: bool, now: Moment) -> Beat {
         if self.asked.is_some_and(|asked| heard >= asked) {
             self.asked = None;
         }
         let heard = self.deaf_until.map_or(heard, |until| until.max(heard));
-        match self.asked {
+        let due = heard + ping.every;
+        let theirs = self.theirs.filter(|_| owes_theirs);
+        let asked = self.asked.or(theirs.filter(|at| *at >= heard).map(|at| at.max(due)));
+        match asked {
+            _ if self.asked.is_none() && now < due => Beat::Wait(due),
             Some(asked) if now >= asked + ping.timeout => Beat::Dead,
             Some(asked) => Beat::Wait(asked + ping.timeout),
-            None if now >= heard + ping.every => {
+            None if theirs.is_some() && now < due + ping.timeout => Beat::Wait(due + ping.timeout),
+            None => {
                 self.asked = Some(now);
                 let token = frames::next_token(self.token);
                 self.token = Some(token);
                 Beat::Ask(token)
             }
-            None => Beat::Wait(heard + ping.every),
         }
     }
 }

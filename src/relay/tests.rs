@@ -5,6 +5,7 @@
 mod bytes;
 mod closing;
 mod frames;
+mod heartbeat;
 mod sockets;
 mod timers;
 

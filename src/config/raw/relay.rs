@@ -17,9 +17,11 @@ raw_table! {
 raw_table! {
     /// Heartbeats: a Ping of ours to a side that has been silent. Its Pong is taken out again.
     PingTable {
-        /// Silence of a side after which it is asked. Default `30s`.
+        /// Idle time of a side before a Ping is sent to it. Default `30s`. While a Ping of the other side is unanswered,
+        /// none is sent: that one counts in place of it.
         every: Span,
-        /// How long it may stay silent after that; then it is dead, and the other side is told Close 1001. Default `10s`.
+        /// Maximum wait for any byte after the Ping. Default `10s`. Then the side counts as dead, and the other one gets
+        /// Close 1001.
         timeout: Span,
         /// Who is asked. Default `client`.
         to: PingToWord,

@@ -126,11 +126,14 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             if out.lane.has_ping() || !out.is_flushed() {
                 beats.of(side).unsent(taken);
             }
-            match beats.of(side).beat(ping, heard, now) {
+            let owes_theirs = self.from(side).lane.owes_pong();
+            match beats.of(side).beat(ping, heard, owes_theirs, now) {
                 Beat::Wait(at) => next = Some(next.map_or(at, |known| known.min(at))),
                 Beat::Ask(token) => {
                     self.to(side).lane.queue_ping(token);
                     self.from(side).lane.await_pong(token);
+                    // One that it has not answered by now is not waited for any more.
+                    self.from(side).lane.owe_pong(None);
                     return Err(Turn::Again);
                 }
                 Beat::Dead => {

@@ -298,6 +298,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             self.control.as_ref().count(from, did.passed);
         }
         if did.stirred || step.is_err() {
+            self.note_ping(from, now);
             self.note_goodbye(from, now);
             if from == Side::Downstream
                 && let Some(bucket) = &mut self.bucket
@@ -314,6 +315,17 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             Err(Fault::Read(error)) => Err(self.lost(from, error)),
             Err(Fault::Write(error)) => Err(self.hear_out(cx, buffer, from.other(), error, now)),
             Err(Fault::Broken(error)) => Err(self.break_off(from, error)),
+        }
+    }
+
+    /// Takes in that a Ping of this side has passed to the other one.
+    fn note_ping(&mut self, from: Side, now: Moment) {
+        let Some(ping) = self.from(from).lane.take_ping() else { return };
+        let asked = from.other();
+        let heard = *self.heard.of(asked);
+        self.from(asked).lane.owe_pong(Some(ping));
+        if let Some(beats) = &mut self.beats {
+            beats.of(asked).passed_theirs(heard, now);
         }
     }
 
