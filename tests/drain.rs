@@ -160,6 +160,35 @@ async fn drains_evenly(tls: bool, code: u16) {
 }
 
 #[tokio::test]
+async fn the_first_websocket_is_closed_at_once() {
+    for tls in [false, true] {
+        for count in [1, 2] {
+            let drain = "grace = \"30s\"\nspread = \"4s\"";
+            let mut process = Process::start(&front(tls, "builtin:echo", "", drain)).await;
+            let mut clients = Vec::new();
+            for _ in 0..count {
+                let mut client = process.connect_either().await;
+                assert_eq!(client.ask(handshake("")).await.status, 101);
+                clients.push(tokio::spawn(told(client)));
+            }
+            process.terminate();
+            process.event("stopping").await;
+            let begun = Instant::now();
+            let stopping = process.all("stopping")[0];
+            assert!(stopping["hint"].as_str().is_some_and(|hint| hint.contains("second signal")), "{stopping}");
+            let mut after = Vec::new();
+            for client in clients {
+                after.push(client.await.unwrap().0.saturating_duration_since(begun).as_secs_f64());
+            }
+            after.sort_by(f64::total_cmp);
+            ended(&mut process).await;
+            assert!(after[0] < 1.0, "{after:?}");
+            assert!(after[count - 1] < 3.5, "the spread begins with the first one: {after:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn websockets_are_told_one_after_the_other_over_the_spread() {
     drains_evenly(false, 1001).await;
 }

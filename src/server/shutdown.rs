@@ -30,6 +30,7 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut orders: mpsc::Rec
         websockets = at_first.relays,
         grace = ?drain.grace,
         spread = ?drain.spread,
+        hint = "a second signal cuts what is left",
         "stopping"
     );
     live.tracker.start_draining();
@@ -64,7 +65,7 @@ pub(super) async fn drain(drain: &Drain, live: &LiveParts, mut orders: mpsc::Rec
     Outcome { cut }
 }
 
-/// Tells the WebSockets to close, evenly over the spread, and the log how many are left. Does not end.
+/// Closes the WebSockets evenly over the spread, the first one at once, and logs how many are left. Does not end.
 async fn tell(drain: &Drain, live: &LiveParts, ended_before: usize) {
     let begun = Instant::now();
     let mut waiting = unasked(live);
@@ -79,7 +80,7 @@ async fn tell(drain: &Drain, live: &LiveParts, ended_before: usize) {
             told += 1;
             close(waiting.pop(), drain.code);
         }
-        if begun.elapsed() >= drain.spread {
+        if told == first {
             // Some were opened after the count: their handshake was under way when the stop began.
             unasked(live).into_iter().for_each(|entry| close(Some(entry), drain.code));
         }
@@ -106,14 +107,14 @@ fn close(entry: Option<Arc<Entry>>, code: u16) {
     }
 }
 
-/// How many of `total` have had their turn by now.
+/// How many of `total` are due by now. The first one is due at once, so that a single one does not wait for nothing.
 fn due(total: usize, elapsed: Duration, spread: Duration) -> usize {
     if elapsed >= spread {
         return total;
     }
     let wide = |count: usize| u128::try_from(count).unwrap_or(u128::MAX);
-    let due = wide(total).saturating_mul(elapsed.as_millis()) / spread.as_millis().max(1);
-    usize::try_from(due).unwrap_or(total).min(total)
+    let before = wide(total).saturating_mul(elapsed.as_millis()) / spread.as_millis().max(1);
+    usize::try_from(before).unwrap_or(total).saturating_add(1).min(total)
 }
 
 /// `5000` as `5,000`.
@@ -136,10 +137,13 @@ mod tests {
     #[test]
     fn turns_are_even_over_the_spread() {
         let spread = Duration::from_secs(10);
-        for (elapsed, expected) in [(0, 0), (1, 500), (5, 2500), (9, 4500), (10, 5000), (60, 5000)] {
+        for (elapsed, expected) in [(0, 1), (1, 501), (5, 2501), (9, 4501), (10, 5000), (60, 5000)] {
             assert_eq!(due(5000, Duration::from_secs(elapsed), spread), expected, "{elapsed} s");
         }
         assert_eq!(due(7, Duration::ZERO, Duration::ZERO), 7);
+        assert_eq!((due(1, Duration::ZERO, spread), due(0, Duration::ZERO, spread)), (1, 0));
+        // Two are half of the spread apart.
+        assert_eq!((due(2, Duration::from_millis(4999), spread), due(2, Duration::from_secs(5), spread)), (1, 2));
     }
 
     #[test]
