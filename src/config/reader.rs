@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::{Spanned, de::DeValue};
 
 use super::error::Problems;
+use crate::protocol::websocket::close;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -200,6 +201,22 @@ impl FromToml for Workers {
     }
 }
 
+/// A Close code that an operator may choose for a Close of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CloseCode(pub(super) u16);
+
+impl FromToml for CloseCode {
+    fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems<'_>) -> Option<Self> {
+        let number = usize::from_toml(value, problems)?;
+        let code = u16::try_from(number).ok().filter(|code| close::is_choosable(*code));
+        if code.is_none() {
+            let text = format!("Close code {number} is not allowed here; expected {}", close::CHOOSABLE);
+            problems.at(&value.span(), text);
+        }
+        code.map(Self)
+    }
+}
+
 fn split_unit(text: &str) -> (Option<u64>, &str) {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(at).unwrap_or((text, ""));
@@ -241,6 +258,9 @@ macro_rules! text_schema {
 text_schema!(OneOrMany, { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] });
 text_schema!(Workers, { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] });
 text_schema!(Span, { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d)|off)$" });
+text_schema!(CloseCode, {
+    "anyOf": [{ "enum": [1001, 1011, 1012, 1013] }, { "type": "integer", "minimum": 4000, "maximum": 4999 }]
+});
 text_schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 
 /// Makes, from one list of documented keys, a table's struct, its schema and its reader.

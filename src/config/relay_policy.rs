@@ -71,7 +71,7 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// Longest life of a relay.
     pub max_lifetime: Option<Lifetime>,
-    /// The code a client is told when the upstream is lost: 1011 or 1012.
+    /// Close code for the client when the upstream is lost.
     pub upstream_lost_code: u16,
 }
 

@@ -1,7 +1,7 @@
 //! Sends whoever comes to a redirecting listener to https (RFC 9110 §15.4.9).
 //!
-//! Reads `Connection`, `Target`. Answers 308, to WebSockets too: a browser does not follow that, but its log says where
-//! to go. What must be answered in clear stands before this layer.
+//! Reads `Connection`, `Target`. Answers 308, to WebSockets too: WebKitGTK follows it, other browsers only log where it
+//! leads. What must be answered in clear stands before this layer.
 
 use std::{fmt::Write, sync::Arc};
 

@@ -141,7 +141,7 @@ max_frame_size = \"0B\"
 rate = {}
 max_lifetime = \"1h\"
 max_lifetime_jitter = \"1h\"
-upstream_lost_code = 1013
+upstream_lost_code = 1001
 [[route]]
 path = \"/3\"
 upstream = \"e\"
@@ -152,7 +152,7 @@ url = \"builtin:echo\"
 [drain]
 grace = \"1s\"
 spread = \"2s\"
-code = 1013
+code = 1014
 ";
     let expected = "\
 p.toml:5:1: another route has the same host and the path `/`; keep one
@@ -165,12 +165,12 @@ p.toml:18:8: `ping` needs to know frames; leave out `frames = \"off\"` or this
 p.toml:22:18: no message would pass; leave it out for no limit
 p.toml:23:8: `rate` limits nothing; give it `bytes`, `messages` or both
 p.toml:25:23: the jitter must be shorter than `max_lifetime`
-p.toml:26:22: 1013 is not meant for this; expected 1011 or 1012
+p.toml:26:22: Close code 1001 is for a client that leaves; expected 1011, 1012, 1013 or 4000 to 4999
 p.toml:30:18: nothing would ever pass; leave it out for no limit
 p.toml:30:35: nothing would ever pass; leave it out for no limit
 p.toml:31:23: the jitter does nothing without `max_lifetime`; add that or leave this out
 p.toml:36:10: the spread is longer than `grace`: the last clients would be cut unasked; make it shorter
-p.toml:37:8: 1013 is not meant for this; expected 1001 or 1012";
+p.toml:37:8: Close code 1014 is not allowed here; expected 1001, 1011, 1012, 1013 or 4000 to 4999";
     assert_eq!(listed(text), expected, "\n{}", listed(text));
 }
 
@@ -289,4 +289,30 @@ fn a_path_that_ignores_case_does_so_for_the_paths_below_it() {
         let found = with(&(above.clone() + &below)).map(|_| ()).unwrap_err();
         assert!(found.contains(problem), "{above}{below}{found}");
     }
+}
+
+#[test]
+fn close_codes_are_those_that_tell_a_client_to_come_back() {
+    let with = |route: &str, drain: &str| {
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"e\"\n{route}\n[upstream.e]\n\
+             url = \"builtin:echo\"\n[drain]\n{drain}\n"
+        );
+        config::parse(&text, Path::new("p.toml")).map_err(|errors| errors.to_string())
+    };
+    for code in (0..=5000).chain([65_535, 65_536 + 1011, 1 << 40]) {
+        let good = matches!(code, 1011..=1013 | 4000..=4999);
+        let lost = with(&format!("upstream_lost_code = {code}"), "");
+        assert_eq!(lost.is_ok(), good, "upstream_lost_code {code}");
+        if let Ok(model) = &lost {
+            assert_eq!(u64::from(model.routes.all()[0].relay.upstream_lost_code), code);
+        }
+        let drain = with("", &format!("code = {code}"));
+        assert_eq!(drain.is_ok(), good || code == 1001, "drain.code {code}");
+        if let Err(text) = drain {
+            assert!(text.contains(&format!("Close code {code} is not allowed here; expected 1001, 1011")), "{text}");
+        }
+    }
+    let text = with("upstream_lost_code = \"1011\"", "").unwrap_err();
+    assert!(text.contains("this is a string; expected a whole number from 0 up"), "{text}");
 }

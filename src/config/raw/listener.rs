@@ -25,7 +25,7 @@ raw_table! {
         /// other garbage.
         proxy_protocol: ProxyProtocolTable,
         /// Answer every request with 308 to the same host, path and query on `https`, and serve nothing. Default none.
-        /// Browsers do not follow it for WebSockets: pages must say `wss://` themselves.
+        /// WebKitGTK follows it for WebSockets as well; Chromium and Firefox do not, so pages must open `wss://` themselves.
         redirect: RedirectWord,
         /// The port in that answer, in place of the one that the client has used. Default 443, which is left out.
         redirect_port: usize,

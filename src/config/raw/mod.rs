@@ -19,7 +19,7 @@ pub(super) use self::{
     },
     upstream::{HostHeaderWord, PathsWord, ProtocolWord, ProxyProtocolWord, UpstreamTable},
 };
-use super::reader::{Given, OneOrMany, Size, Span, Workers, raw_choice, raw_table};
+use super::reader::{CloseCode, Given, OneOrMany, Size, Span, Workers, raw_choice, raw_table};
 
 raw_table! {
     /// The config of switchgate.
@@ -109,8 +109,10 @@ raw_table! {
         /// WebSockets are told to close one after the other over this time, so that their clients do not all come back
         /// at once. Default `10s`, or half of a shorter `grace`.
         spread: Span,
-        /// The Close code they are told: 1001 (going away) or 1012 (service restart). Default 1001.
-        code: usize,
+        /// Close code for WebSockets: 1001 (going away), 1011, 1012 (service restart), 1013 or 4000 to 4999. Default
+        /// 1001, which every client knows. WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye take 1012 for
+        /// a protocol error, and applications there see 1006.
+        code: CloseCode,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[[route]]`: what goes where, and who may.
 
 use super::relay::{FramesWord, PingTable, RateTable};
-use crate::config::reader::{OneOrMany, Size, Span, raw_choice, raw_table};
+use crate::config::reader::{CloseCode, OneOrMany, Size, Span, raw_choice, raw_table};
 
 raw_table! {
     /// A host and path rule. The most specific one wins, whatever their order.
@@ -49,8 +49,10 @@ raw_table! {
         rate: RateTable,
         /// Heartbeats of our own. Default none.
         ping: PingTable,
-        /// The Close code a client is told when its upstream is lost: 1011 or 1012. Default 1012.
-        upstream_lost_code: usize,
+        /// Close code for the client when its upstream is lost: 1011, 1012, 1013 or 4000 to 4999. Default 1012 (service
+        /// restart). WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye take 1012 for a protocol error, and
+        /// applications there see 1006; set 1011, which nearly all clients know, where such clients connect.
+        upstream_lost_code: CloseCode,
         /// Who may connect.
         origin: OriginTable,
         /// How many WebSockets may live, and how fast new ones may come. Default no limits.

@@ -8,7 +8,7 @@ use crate::{
         error::Problems,
         model::Drain,
         raw,
-        reader::{Given, Size, Span},
+        reader::{CloseCode, Given, Size, Span},
         relay_policy::{Excess, Frames, Lifetime, Ping, Policy, Rate},
     },
     protocol::websocket::close,
@@ -44,12 +44,7 @@ pub(super) fn policy(raw: &mut raw::RouteTable, problems: &mut Problems<'_>) -> 
         ping: raw.ping.take().map(|given| ping(given.value, problems)),
         rate: raw.rate.take().map(|given| rate(given, problems)),
         max_lifetime: lifetime(raw.max_lifetime.take(), raw.max_lifetime_jitter.take(), problems),
-        upstream_lost_code: one_of(
-            raw.upstream_lost_code.take(),
-            [close::INTERNAL, close::RESTART],
-            default.upstream_lost_code,
-            problems,
-        ),
+        upstream_lost_code: upstream_lost_code(raw.upstream_lost_code.take(), default.upstream_lost_code, problems),
     }
 }
 
@@ -120,14 +115,12 @@ fn lifetime(limit: Option<Given<Span>>, jitter: Option<Given<Span>>, problems: &
     }
 }
 
-fn one_of(given: Option<Given<usize>>, codes: [u16; 2], default: u16, problems: &mut Problems<'_>) -> u16 {
-    let Some(given) = given else { return default };
-    let known = codes.into_iter().find(|code| usize::from(*code) == given.value);
-    if known.is_none() {
-        let [first, second] = codes;
-        problems.at(&given.span, format!("{} is not meant for this; expected {first} or {second}", given.value));
+fn upstream_lost_code(given: Option<Given<CloseCode>>, default: u16, problems: &mut Problems<'_>) -> u16 {
+    let Some(Given { value: CloseCode(code), span }) = given else { return default };
+    if code == close::GOING_AWAY {
+        problems.at(&span, "Close code 1001 is for a client that leaves; expected 1011, 1012, 1013 or 4000 to 4999");
     }
-    known.unwrap_or(default)
+    code
 }
 
 pub(super) fn drain(raw: raw::DrainTable, problems: &mut Problems<'_>) -> Drain {
@@ -140,6 +133,6 @@ pub(super) fn drain(raw: raw::DrainTable, problems: &mut Problems<'_>) -> Drain 
     if let Some(at) = spread_at.filter(|_| spread > grace) {
         problems.at(&at, "the spread is longer than `grace`: the last clients would be cut unasked; make it shorter");
     }
-    let code = one_of(raw.code, [close::GOING_AWAY, close::RESTART], close::GOING_AWAY, problems);
+    let code = raw.code.map_or(close::GOING_AWAY, |Given { value: CloseCode(code), .. }| code);
     Drain { grace, spread, code }
 }

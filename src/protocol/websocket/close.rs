@@ -18,6 +18,8 @@ pub const TOO_BIG: u16 = 1009;
 pub const INTERNAL: u16 = 1011;
 /// The service restarts; come back.
 pub const RESTART: u16 = 1012;
+/// The service is overloaded; come back later.
+pub const TRY_AGAIN_LATER: u16 = 1013;
 
 /// What is wrong with the payload of a Close.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -53,6 +55,15 @@ pub fn parse(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseError> {
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
+
+/// Whether an operator may choose this code for a Close that tells a peer to reconnect: going away, an error, a restart,
+/// overload, or a code of the application (RFC 6455 §7.4.2).
+pub fn is_choosable(code: u16) -> bool {
+    matches!(code, GOING_AWAY | INTERNAL | RESTART | TRY_AGAIN_LATER | 4000..=4999)
+}
+
+/// What [`is_choosable`] takes, for error texts.
+pub const CHOOSABLE: &str = "1001, 1011, 1012, 1013 or 4000 to 4999";
 
 /// A Close payload with this code and reason.
 pub fn payload(code: u16, reason: &str) -> Vec<u8> {
