@@ -228,6 +228,25 @@ async fn tunnels_for_anything_else_are_refused() {
 }
 
 #[tokio::test]
+async fn a_tunnel_with_the_length_of_a_body_is_refused_in_words() {
+    let gate = Gate::echo("").await;
+    let mut http2 = gate.http2().await;
+    for length in ["0", "5"] {
+        let mut tunnels = [http2_request(&handshake("")), http::Request::connect("other.test:443").body(()).unwrap()];
+        for tunnel in &mut tunnels {
+            tunnel.headers_mut().insert("content-length", http::HeaderValue::from_str(length).unwrap());
+        }
+        for tunnel in tunnels {
+            let answer = http2.ask(tunnel).await;
+            assert_eq!(answer.status, 400, "{length}");
+            let body = String::from_utf8(answer.body).unwrap();
+            assert!(body.contains("CONNECT with Content-Length"), "{body}");
+        }
+    }
+    http2.websocket().await;
+}
+
+#[tokio::test]
 async fn plain_requests_keep_their_bodies_trailers_and_cookies() {
     let mut upstream = Upstream::start().await;
     let gate = Gate::before(&upstream.url, "", "").await;

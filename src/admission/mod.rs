@@ -33,6 +33,7 @@ pub use connections::{ClientConnections, ClientPlace};
 use counts::{Counted, Counts};
 pub use exchanges::{ClientExchanges, ExchangeBounds, ExchangeLimits, ExchangePlace};
 use rate::{ClientRate, RouteRate};
+pub use seldom::Seldom;
 
 /// Why one more WebSocket or request is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

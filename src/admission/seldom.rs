@@ -15,14 +15,14 @@ const LEAST: Duration = Duration::from_secs(10);
 
 /// Counts events, and says which of them are to be told.
 #[derive(Debug, Default)]
-pub(super) struct Seldom {
+pub struct Seldom {
     untold: AtomicU64,
     told: Mutex<Option<Instant>>,
 }
 
 impl Seldom {
     /// Counts one; answers how many there were since the last telling when it is time for one.
-    pub(super) fn note(&self) -> Option<u64> {
+    pub fn note(&self) -> Option<u64> {
         self.untold.fetch_add(1, Ordering::Relaxed);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_some_and(|at| at.elapsed() < LEAST) {

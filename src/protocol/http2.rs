@@ -15,7 +15,7 @@ use http::{
 
 use super::{
     hop_by_hop,
-    request_framing::FramingError,
+    request_framing::{FramingError, HeadLimits},
     token_list,
     upgrade::{self, Intent},
     websocket::key,
@@ -42,10 +42,13 @@ pub fn translate_request(
     head: &mut request::Parts,
     protocol: Option<&str>,
     nonce: [u8; 16],
-    max_fields: usize,
+    limits: HeadLimits,
 ) -> Result<Asked, FramingError> {
+    if list_size(head, protocol) > limits.max_bytes {
+        return Err(FramingError::HeadTooLarge);
+    }
     join_cookies(&mut head.headers);
-    if head.headers.len() > max_fields {
+    if head.headers.len() > limits.max_fields {
         return Err(FramingError::TooManyFields);
     }
     // The library takes the same length twice, and so does not every upstream.
@@ -56,6 +59,10 @@ pub fn translate_request(
     if head.method != Method::CONNECT {
         head.uri = origin_form(&head.uri);
         return Ok(Asked::Response);
+    }
+    // The library would reset the stream at the first DATA frame.
+    if head.headers.contains_key(CONTENT_LENGTH) {
+        return Err(FramingError::ConnectContentLength);
     }
     if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
         return Ok(Asked::Tunnel);
@@ -68,6 +75,22 @@ pub fn translate_request(
         head.headers.insert(SEC_WEBSOCKET_KEY, key);
     }
     Ok(Asked::WebSocket)
+}
+
+/// Size of the header list: names and values, and 32 bytes for each field (RFC 9113 §6.5.2).
+fn list_size(head: &request::Parts, protocol: Option<&str>) -> usize {
+    const OVERHEAD: usize = 32;
+    let uri = &head.uri;
+    let pseudo = [
+        (":method", Some(head.method.as_str())),
+        (":scheme", uri.scheme_str()),
+        (":authority", uri.authority().map(|authority| authority.as_str())),
+        (":path", uri.path_and_query().map(|path| path.as_str())),
+        (":protocol", protocol),
+    ];
+    let pseudo = pseudo.iter().filter_map(|(name, value)| Some(name.len() + (*value)?.len() + OVERHEAD));
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD);
+    pseudo.chain(fields).fold(0, usize::saturating_add)
 }
 
 /// `:authority` as `Host` (RFC 9113 §8.3.1).
@@ -175,6 +198,8 @@ mod tests {
 
     const NONCE: [u8; 16] = *b"the sample nonce";
 
+    const LIMITS: HeadLimits = HeadLimits { max_bytes: 16 * 1024, max_fields: 100 };
+
     fn head(method: &str, uri: &str, fields: &[(&'static str, &'static str)]) -> request::Parts {
         let mut request = Request::builder().method(method).uri(uri).version(Version::HTTP_2);
         for (name, value) in fields {
@@ -190,7 +215,7 @@ mod tests {
             "https://gate.example:8443/chat?a=b",
             &[("sec-websocket-version", "13"), ("sec-websocket-key", "of the client")],
         );
-        assert_eq!(translate_request(&mut head, Some("websocket"), NONCE, 100), Ok(Asked::WebSocket));
+        assert_eq!(translate_request(&mut head, Some("websocket"), NONCE, LIMITS), Ok(Asked::WebSocket));
         assert_eq!((&head.method, head.uri.to_string().as_str()), (&Method::GET, "/chat?a=b"));
         for (name, value) in [
             ("host", "gate.example:8443"),
@@ -207,7 +232,7 @@ mod tests {
     fn other_tunnels_stay_what_they_are() {
         for protocol in [None, Some("connect-udp"), Some("websocket2"), Some("")] {
             let mut head = head("CONNECT", "https://gate.example/", &[]);
-            assert_eq!(translate_request(&mut head, protocol, NONCE, 100), Ok(Asked::Tunnel), "{protocol:?}");
+            assert_eq!(translate_request(&mut head, protocol, NONCE, LIMITS), Ok(Asked::Tunnel), "{protocol:?}");
             assert_eq!(head.method, Method::CONNECT);
         }
     }
@@ -223,11 +248,12 @@ mod tests {
         ] {
             let fields: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
             let mut head = head("GET", uri, &fields);
-            let seen = translate_request(&mut head, None, NONCE, 100).map(|_| head.headers["host"].to_str().unwrap());
+            let seen =
+                translate_request(&mut head, None, NONCE, LIMITS).map(|_| head.headers["host"].to_str().unwrap());
             assert_eq!(seen, expected, "{uri} {host:?}");
         }
         let mut two = head("GET", "https://a.example/", &[("host", "a.example"), ("host", "b.example")]);
-        assert_eq!(translate_request(&mut two, None, NONCE, 100), Err(FramingError::AuthorityAndHost));
+        assert_eq!(translate_request(&mut two, None, NONCE, LIMITS), Err(FramingError::AuthorityAndHost));
     }
 
     #[test]
@@ -235,11 +261,17 @@ mod tests {
         // Browsers send each cookie by itself: over HTTP/1.1 the same request has two fields.
         let mut crumbs =
             head("GET", "https://a.example/", &[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("accept", "*")]);
-        assert_eq!(translate_request(&mut crumbs, None, NONCE, 2), Ok(Asked::Response));
+        assert_eq!(
+            translate_request(&mut crumbs, None, NONCE, HeadLimits { max_fields: 2, ..LIMITS }),
+            Ok(Asked::Response)
+        );
         let cookies: Vec<_> = crumbs.headers.get_all("cookie").iter().collect();
         assert_eq!(cookies, ["a=1; b=2; c=3"]);
         let mut many = head("GET", "/", &[("a", "1"), ("b", "2"), ("c", "3")]);
-        assert_eq!(translate_request(&mut many, None, NONCE, 2), Err(FramingError::TooManyFields));
+        assert_eq!(
+            translate_request(&mut many, None, NONCE, HeadLimits { max_fields: 2, ..LIMITS }),
+            Err(FramingError::TooManyFields)
+        );
     }
 
     #[test]
@@ -247,8 +279,32 @@ mod tests {
         let twice = [("content-length", "3"), ("content-length", "3")];
         for (fields, expected) in [(&twice[..1], Ok(Asked::Response)), (&twice, Err(FramingError::ContentLength))] {
             let mut head = head("POST", "https://a.example/", fields);
-            assert_eq!(translate_request(&mut head, None, NONCE, 100), expected);
+            assert_eq!(translate_request(&mut head, None, NONCE, LIMITS), expected);
         }
+    }
+
+    #[test]
+    fn a_tunnel_has_no_length_of_its_own() {
+        for length in ["0", "5", "x"] {
+            for protocol in [None, Some("websocket"), Some("connect-udp")] {
+                let mut head = head("CONNECT", "https://gate.example/", &[("content-length", length)]);
+                let refused = Err(FramingError::ConnectContentLength);
+                assert_eq!(translate_request(&mut head, protocol, NONCE, LIMITS), refused, "{protocol:?} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_is_as_large_as_its_header_list() {
+        // :method GET, :scheme https, :authority a.example, :path /, and one field.
+        let size = (7 + 3) + (7 + 5) + (10 + 9) + (5 + 1) + (1 + 1) + 5 * 32;
+        for (max_bytes, expected) in [(size, Ok(Asked::Response)), (size - 1, Err(FramingError::HeadTooLarge))] {
+            let mut head = head("GET", "https://a.example/", &[("x", "1")]);
+            let limits = HeadLimits { max_bytes, ..LIMITS };
+            assert_eq!(translate_request(&mut head, None, NONCE, limits), expected);
+        }
+        let mut long = head("GET", &format!("https://a.example/{}", "a".repeat(20_000)), &[]);
+        assert_eq!(translate_request(&mut long, None, NONCE, LIMITS), Err(FramingError::HeadTooLarge));
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub enum FramingError {
     /// HTTP/2 only: a tunnel for something else than WebSocket.
     #[error("this `:protocol` is not carried here (RFC 8441 section 4)")]
     UnknownProtocol,
+    /// HTTP/2 only: a tunnel with the length of a body.
+    #[error("CONNECT with Content-Length; it has no body (RFC 9110 section 9.3.6)")]
+    ConnectContentLength,
     /// The target has a fragment.
     #[error("the request target has a fragment (RFC 9112 section 3.2)")]
     Fragment,
@@ -104,6 +107,7 @@ impl FramingError {
             Self::RequestLine => "request-line",
             Self::AuthorityAndHost => "authority-and-host",
             Self::UnknownProtocol => "unknown-protocol",
+            Self::ConnectContentLength => "connect-content-length",
             Self::Fragment => "fragment",
             Self::BareLineEnd => "bare-line-end",
             Self::Folded => "folded-field",

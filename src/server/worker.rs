@@ -60,13 +60,11 @@ pub(super) fn start(
     live: &LiveParts,
 ) -> Result<Workers, ServerError> {
     let limits = Arc::new(connection_limits(&model.limits));
-    let http2 = Http2Options {
-        max_streams: model.limits.max_streams,
-        // Offered only where some route can serve it (RFC 8441 section 3).
-        websocket: model.routes.all().iter().any(|route| route.websocket),
-    };
+    // Offered only where some route can serve it (RFC 8441 section 3).
+    let websocket = model.routes.all().iter().any(|route| route.websocket);
     let mut shares: Vec<Vec<(BoundSocket, Front)>> = Vec::new();
     for BoundListener { name, sockets, tls, proxy_protocol, redirect, permits, clients, .. } in bound.listeners {
+        let http2 = Http2Options { max_streams: model.limits.max_streams, websocket, limit_reached: Arc::default() };
         shares.resize_with(shares.len().max(sockets.len()), Vec::new);
         for (share, sockets) in shares.iter_mut().zip(sockets) {
             share.extend(sockets.into_iter().map(|socket| {
@@ -76,7 +74,7 @@ pub(super) fn start(
                     proxy_protocol: proxy_protocol.clone(),
                     redirect,
                     limits: Arc::clone(&limits),
-                    http2,
+                    http2: http2.clone(),
                     permits: Arc::clone(&permits),
                     clients: clients.clone(),
                 };

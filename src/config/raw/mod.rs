@@ -66,8 +66,9 @@ raw_table! {
         /// Most bytes held that a client sends before its request is answered, at most 1MiB. Default `64KiB`. Beyond it
         /// nothing more is read until then.
         max_early_bytes: Size,
-        /// Most streams at a time on one HTTP/2 connection, WebSockets among them; 1 to 1000. Default 128. Each may make us
-        /// hold 64KiB each way.
+        /// Maximum concurrent streams of one HTTP/2 connection, WebSockets included; 1 to 1000. Default 256: all tabs of a
+        /// browser share one connection, and Chromium opens up to 255 WebSockets to a host. A connection buffers up to
+        /// 128KiB for each stream and 8MiB more: 40MiB with the default.
         max_streams: usize,
         /// Maximum exchanges under way in the whole process, over all listeners: plain requests until their response has
         /// ended, and opening handshakes until the switch; live WebSockets are not counted. Default: what the limit of

@@ -113,7 +113,7 @@ fn limits(raw: raw::LimitsTable, problems: &mut Problems<'_>) -> Limits {
         max_head_size: size(raw.max_head_size, 1024..=64 * 1024, 16 * 1024, problems),
         max_header_count: number(raw.max_header_count, 8..=1000, 100, problems),
         max_early_bytes: size(raw.max_early_bytes, 1..=1024 * 1024, 64 * 1024, problems),
-        max_streams: u32::try_from(number(raw.max_streams, 1..=1000, 128, problems)).unwrap_or(u32::MAX),
+        max_streams: u32::try_from(number(raw.max_streams, 1..=1000, 256, problems)).unwrap_or(u32::MAX),
         max_exchanges: limits::count_or_default(raw.max_exchanges, problems),
         max_exchanges_per_client: limits::count_or_default(raw.max_exchanges_per_client, problems),
         body_timeout: span(raw.body_timeout, "60s", Duration::from_secs(60), problems),

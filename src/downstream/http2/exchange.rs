@@ -23,7 +23,7 @@ use tower::{Service, ServiceExt};
 use super::super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch};
 use crate::{
     http2::{
-        Http2Stream,
+        Http2Stream, Lease,
         body::{self, Inbound, SendError},
     },
     net::Wire,
@@ -31,15 +31,16 @@ use crate::{
         body::{self as bodies, Body},
         http2 as protocol,
         http2::Asked,
-        request_framing::FramingError,
+        request_framing::{FramingError, HeadLimits},
         token_list,
     },
 };
 
-/// Serves one stream to the end of its response; a WebSocket goes on by itself.
+/// Serves one stream to the end of its response; a WebSocket goes on by itself. `place` is held until the stream has ended.
 pub(super) async fn serve<S>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    place: Lease,
     connection: Arc<Connection>,
     limits: Arc<ConnectionLimits>,
     service: S,
@@ -62,7 +63,7 @@ pub(super) async fn serve<S>(
     if switched {
         // Everything else in the answer is for hops of HTTP/1.1.
         if let Some(tunnel) = tunnel {
-            tunnel.open(&mut respond, head);
+            tunnel.open(&mut respond, head, place);
         }
         return;
     }
@@ -87,10 +88,10 @@ struct Tunnel {
 
 impl Tunnel {
     /// Answers, and hands the stream over.
-    fn open(self, respond: &mut SendResponse<Bytes>, head: http::response::Parts) {
+    fn open(self, respond: &mut SendResponse<Bytes>, head: http::response::Parts, place: Lease) {
         if let Ok(send) = reply(respond, head, false) {
             // Nobody waits for it when a stop has cut the handshake; then the stream is reset by its end.
-            let _cut = self.switch.send(Wire::boxed(Http2Stream::new(send, self.stream)));
+            let _cut = self.switch.send(Wire::boxed(Http2Stream::new(send, self.stream).holding(place)));
         }
     }
 }
@@ -104,7 +105,8 @@ fn understand(
     let (mut head, stream) = request.into_parts();
     let protocol = head.extensions.remove::<h2::ext::Protocol>();
     let protocol = protocol.as_ref().map(h2::ext::Protocol::as_str);
-    let asked = match protocol::translate_request(&mut head, protocol, random()?, limits.max_header_count) {
+    let head_limits = HeadLimits { max_bytes: limits.max_head_size, max_fields: limits.max_header_count };
+    let asked = match protocol::translate_request(&mut head, protocol, random()?, head_limits) {
         Ok(asked) => asked,
         Err(error) => {
             head.extensions.insert(Malformed::Framing(error));

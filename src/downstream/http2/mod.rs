@@ -2,6 +2,7 @@
 
 mod exchange;
 mod metered_io;
+mod streams;
 
 use std::{
     convert::Infallible,
@@ -20,6 +21,7 @@ use tower::Service;
 
 use super::{Connection, ConnectionLimits};
 use crate::{
+    admission::Seldom,
     drain::Tracker,
     http2::{Batch, BatchedIo, STREAM_WINDOW},
     net::{Wire, timer::Timer},
@@ -29,6 +31,7 @@ use crate::{
     },
 };
 use metered_io::{MeteredIo, Verdict};
+use streams::LiveStreams;
 
 /// Streams that a client may make us reset in a connection's life, those beyond `max_streams` among them; then it ends.
 const MAX_RESET_BY_US: usize = 128;
@@ -40,13 +43,23 @@ const SMALL_FRAMES: usize = 8 * 1024 * 1024;
 /// How long a connection that is told to go may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Largest header list that is decoded, in bytes. One beyond `max_head_size` is answered with 431; the library's own 431
+/// ends its stream with PROTOCOL_ERROR, which clients take for a lost response.
+const MAX_HEADER_LIST: u32 = 256 * 1024;
+
+/// How long a stream that was reset is remembered: what its client sent before it learned of the reset is no error of the
+/// client. Networks with full buffers delay it by seconds.
+const RESET_MEMORY: Duration = Duration::from_secs(10);
+
 /// What a listener allows over HTTP/2.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Http2Options {
     /// Most streams at a time on one connection.
     pub max_streams: u32,
     /// Whether to offer WebSockets.
     pub websocket: bool,
+    /// Of the log line for connections with `max_streams`.
+    pub limit_reached: Arc<Seldom>,
 }
 
 /// Serves one connection until it closes or `tracker` says that it is over.
@@ -66,7 +79,7 @@ pub async fn serve_http2<S>(
     let (io, batch) = BatchedIo::new(MeteredIo::new(io, meter, verdict.clone(), &limits));
     let remote = connection.remote;
     let begun = tokio::select! {
-        begun = timeout(limits.head_timeout, builder(options, &limits).handshake(io)) => begun,
+        begun = timeout(limits.head_timeout, builder(&options).handshake(io)) => begun,
         () = tracker.draining() => return,
     };
     let http2 = match begun {
@@ -82,6 +95,7 @@ pub async fn serve_http2<S>(
         http2,
         batch,
         exchanges: FuturesUnordered::new(),
+        streams: LiveStreams::new(options),
         connection: Arc::new(connection),
         limits,
         service,
@@ -112,7 +126,7 @@ pub async fn serve_http2<S>(
     }
 }
 
-fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder {
+fn builder(options: &Http2Options) -> server::Builder {
     let mut builder = server::Builder::new();
     let streams = usize::try_from(options.max_streams).unwrap_or(usize::MAX);
     builder
@@ -122,11 +136,14 @@ fn builder(options: Http2Options, limits: &ConnectionLimits) -> server::Builder 
         // that of a balancer, and its streams those of many clients.
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(options.max_streams))
         .max_send_buffer_size(usize::try_from(STREAM_WINDOW).unwrap_or(usize::MAX))
-        .max_header_list_size(u32::try_from(limits.max_head_size).unwrap_or(u32::MAX))
+        .max_header_list_size(MAX_HEADER_LIST)
         .data_frame_budget(SMALL_FRAMES)
         // What came and was taken back in one piece: a page that is left does so with all its requests. The meter knows
         // when it is too often.
         .max_pending_accept_reset_streams(streams)
+        // All streams may be refused at once, and their clients may be slow to hear of it.
+        .max_concurrent_reset_streams(streams)
+        .reset_stream_duration(RESET_MEMORY)
         .max_local_error_reset_streams(Some(MAX_RESET_BY_US));
     if options.websocket {
         builder.enable_connect_protocol();
@@ -184,6 +201,7 @@ struct Session<S> {
     http2: server::Connection<BatchedIo<MeteredIo>, Bytes>,
     batch: Batch<MeteredIo>,
     exchanges: FuturesUnordered<BoxFuture<'static, ()>>,
+    streams: LiveStreams,
     connection: Arc<Connection>,
     limits: Arc<ConnectionLimits>,
     service: S,
@@ -227,6 +245,7 @@ where
                     let exchange = exchange::serve(
                         request,
                         respond,
+                        self.streams.enter(&self.connection),
                         Arc::clone(&self.connection),
                         Arc::clone(&self.limits),
                         self.service.clone(),

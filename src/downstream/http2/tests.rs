@@ -147,7 +147,7 @@ async fn serve_idle(wire: FakeWire, length: usize, write_timeout: Duration, keep
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let peer = crate::protocol::address::PeerAddress::Local;
     let connection = Connection::new("test".into(), peer, None, permit);
-    let options = Http2Options { max_streams: 100, websocket: false };
+    let options = Http2Options { max_streams: 100, websocket: false, limit_reached: Arc::default() };
     let service =
         service_fn(
             move |_: Request<Body>| async move { Ok::<_, Infallible>(Response::new(body::full(vec![1; length]))) },

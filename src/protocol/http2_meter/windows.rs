@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Streams that were reset and are still watched: a peer may send what its window allows before it learns of it. Older
-/// ones the library has forgotten, too, and counts each frame for them as an error.
+/// Streams that were reset and are still watched, beside as many as there may be live ones: a peer may send what its window
+/// allows before it learns of the reset. Older ones the library has forgotten, too, and counts each frame for them as an
+/// error.
 const MOST_RESET: usize = 128;
 
 /// Streams that are watched beyond those the peer may have: those that are about to be refused.
@@ -17,6 +18,7 @@ pub(super) struct Windows {
     /// At the beginning of a stream.
     initial: u32,
     most: usize,
+    most_reset: usize,
     /// What is left, by stream.
     left: BTreeMap<u32, u32>,
     /// The last ones that were reset by this side, oldest first.
@@ -25,8 +27,10 @@ pub(super) struct Windows {
 
 impl Windows {
     pub(super) fn new(initial: u32, max_streams: u32) -> Self {
-        let most = usize::try_from(max_streams).unwrap_or(usize::MAX).saturating_add(MOST_RESET + SPARE);
-        Self { initial, most, left: BTreeMap::new(), reset: VecDeque::new() }
+        let max_streams = usize::try_from(max_streams).unwrap_or(usize::MAX);
+        let most_reset = max_streams.saturating_add(MOST_RESET);
+        let most = max_streams.saturating_add(most_reset).saturating_add(SPARE);
+        Self { initial, most, most_reset, left: BTreeMap::new(), reset: VecDeque::new() }
     }
 
     /// The peer has sent a head on this stream.
@@ -48,7 +52,7 @@ impl Windows {
             return;
         }
         self.reset.push_back(stream);
-        if self.reset.len() > MOST_RESET
+        if self.reset.len() > self.most_reset
             && let Some(oldest) = self.reset.pop_front()
         {
             self.left.remove(&oldest);
@@ -109,7 +113,7 @@ mod tests {
             windows.begin(stream);
             windows.reset(stream);
         }
-        assert_eq!((windows.left.len(), windows.reset.len()), (MOST_RESET, MOST_RESET));
+        assert_eq!((windows.left.len(), windows.reset.len()), (MOST_RESET + 4, MOST_RESET + 4));
         for stream in (200_001..400_000).step_by(2) {
             windows.begin(stream);
         }
@@ -117,6 +121,6 @@ mod tests {
         for stream in (200_001..400_000).step_by(2) {
             windows.end(stream);
         }
-        assert_eq!(windows.left.len(), MOST_RESET);
+        assert_eq!(windows.left.len(), MOST_RESET + 4);
     }
 }
