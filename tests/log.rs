@@ -1,8 +1,19 @@
 //! What the log says, and what it keeps to itself.
 
-use serde_json::Value;
+use std::process::Stdio;
 
-use crate::support::{KEY, Upstream, handshake, process::Process};
+use serde_json::Value;
+use switchgate::protocol::log_text::is_printable;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::support::{
+    Client, KEY, Upstream, accepted, handshake,
+    process::{Process, shell},
+    within,
+};
 
 const FRONT: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\n[upstream.u]\nurl = \"builtin:echo\"\n[[route]]\nname = \"chat\"\nupstream = \"u\"\n";
 
@@ -143,4 +154,138 @@ async fn the_origin_of_a_draft_stands_in_the_log() {
     );
     assert_eq!(client.ask(draft("https://app.example.com")).await.status, 101);
     assert_eq!(process.event("websocket opened").await["origin"], "https://app.example.com");
+}
+
+/// What must not stand in a log as it is: line ends, escape sequences, what changes the order of reading, what has no ink.
+const HOSTILE: [&str; 14] = [
+    "\u{2028}",
+    "\u{2029}",
+    "\u{202a}",
+    "\u{202e}",
+    "\u{2066}",
+    "\u{2069}",
+    "\u{200e}",
+    "\u{200f}",
+    "\u{61c}",
+    "\u{200b}",
+    "\u{feff}",
+    "\u{ad}",
+    "\u{e000}",
+    "\u{e0041}",
+];
+
+/// What a client sends, and the text by which its line in the log is known.
+fn hostile_requests(evil: &str) -> Vec<(String, &'static str)> {
+    let get = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nHost: gate.test\r\n{fields}\r\n");
+    vec![
+        (format!("GET / HTTP/1.1\r\nHost: h{evil}x\r\n\r\n"), "host-malformed"),
+        (handshake(&format!("Origin: https://o{evil}x\r\n")), "origin-malformed"),
+        (get(&format!("/p{evil}x"), ""), "/p"),
+        (get(&format!("/?q{evil}x"), ""), "?q"),
+        (get("/c", &format!("Cookie: c{evil}x\r\n")), "/c"),
+        (get("/a", &format!("Authorization: a{evil}x\r\n")), "/a"),
+    ]
+}
+
+fn hostile_front(upstream: &str) -> String {
+    let front = FRONT.replace("builtin:echo", upstream);
+    format!("{front}handshake = \"lenient\"\n[log]\nquery = true\ncookies = true\nauthorization = true\n")
+}
+
+/// A WebSocket whose subprotocol and Close reasons are hostile, on both sides.
+async fn hostile_websocket(mut client: Client<TcpStream>, upstream: &mut Upstream, evil: &str) {
+    let subprotocol = format!("Sec-WebSocket-Protocol: s{evil}x\r\n");
+    client.send(handshake(&subprotocol)).await;
+    let mut peer = upstream.accept().await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        within("head", peer.stream.read_buf(&mut head)).await.unwrap();
+    }
+    peer.send(accepted(&subprotocol)).await;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert!(within("answer", client.stream.read_buf(&mut answer)).await.unwrap() > 0);
+    }
+    let reason = [&[0x03, 0xe8][..], format!("r{evil}\r\n2026 INFO forged").as_bytes()].concat();
+    let length = u8::try_from(reason.len()).unwrap();
+    client.send([&[0x88, 0x80 | length, 0, 0, 0, 0], &reason[..]].concat()).await;
+    peer.send([&[0x88, length], &reason[..]].concat()).await;
+    client.rest().await;
+}
+
+fn strings(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(values) => values.iter().for_each(|value| strings(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| strings(value, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn text_from_outside_is_escaped_in_json() {
+    let mut upstream = Upstream::start().await;
+    let answered = Process::start(&hostile_front("builtin:echo")).await;
+    let relayed = Process::start(&hostile_front(&upstream.url)).await;
+    let [mut answered, mut relayed] = [answered, relayed];
+    let mut expected = 0;
+    for evil in HOSTILE {
+        for (request, _) in hostile_requests(evil) {
+            answered.connect().await.ask(&request).await;
+            expected += 1;
+        }
+        hostile_websocket(relayed.connect().await, &mut upstream, evil).await;
+        let ended = relayed.event("websocket ended").await;
+        let escape = evil.escape_default().to_string();
+        for (key, text) in [
+            ("subprotocol", format!("s{escape}x")),
+            ("client_reason", format!("r{escape}\\r\\n2026 INFO forged")),
+            ("upstream_reason", format!("r{escape}\\r\\n2026 INFO forged")),
+        ] {
+            assert_eq!(ended[key], text, "{ended}");
+        }
+    }
+    for process in [&mut answered, &mut relayed] {
+        process.terminate();
+        assert_eq!(process.exit_code().await, Some(0));
+        for event in &process.seen {
+            let mut texts = Vec::new();
+            strings(event, &mut texts);
+            assert!(texts.iter().all(|text| text.chars().all(is_printable)), "{event}");
+        }
+    }
+    let escapes = |event: &&Value| event["span"].to_string().contains("\\\\u{");
+    assert_eq!(answered.seen.iter().filter(escapes).count(), expected);
+}
+
+#[tokio::test]
+async fn text_from_outside_is_escaped_in_pretty_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("proxy.toml"), hostile_front("builtin:echo")).unwrap();
+    let mut child =
+        shell("exec \"$0\" --log-format pretty", folder.path(), "info").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut next = async || within("line", lines.next_line()).await.unwrap().unwrap();
+    let address = loop {
+        let line = next().await;
+        if let Some((_, address)) =
+            line.split_once("listening listener=").and_then(|(_, rest)| rest.split_once("address="))
+        {
+            break address.to_owned();
+        }
+    };
+    for evil in HOSTILE {
+        for (request, known_by) in hostile_requests(evil) {
+            let mut client = Client::new(TcpStream::connect(&address).await.unwrap());
+            client.ask(&request).await;
+            let line = loop {
+                let line = next().await;
+                assert!(line.starts_with("20") && line.chars().all(is_printable), "{line:?}");
+                if line.contains(known_by) {
+                    break line;
+                }
+            };
+            assert!(line.contains(&format!("{}x", evil.escape_default())), "{line}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use switchgate::net::tls;
+use switchgate::{net::tls, protocol::log_text::is_printable};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -167,6 +167,10 @@ async fn whoever_sends_no_right_header_is_cut_off() {
         (GET.as_bytes().to_vec(), "no PROXY header"),
         (b"\x16\x03\x01\x02\x00\x01".to_vec(), "no PROXY header"),
         (b"PROXY TCP4 localhost 10.0.0.1 8080 443\r\n".to_vec(), "malformed"),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 +1 443\r\n".to_vec(), "malformed"),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443 x\r\n".to_vec(), "malformed"),
+        ("PROXY TCP4 \u{202e}\u{2028} 1 1 1\r\n".as_bytes().to_vec(), "malformed"),
+        (b"PROXY \x1b[2J\nTCP4 192.0.2.7 \xff\r\n".to_vec(), "malformed"),
         ([b"PROXY UNKNOWN ", &[b'x'; 4000][..]].concat(), "longer than 107"),
         (binary(0x21, 0x11, &[0; 60_000]), "longer than"),
         // These never end.
@@ -178,7 +182,8 @@ async fn whoever_sends_no_right_header_is_cut_off() {
         client.send(&bytes).await;
         assert!(client.rest().await.is_empty(), "{}", bytes.escape_ascii());
         let event = process.event(REFUSED).await;
-        assert!(event["error"].as_str().unwrap().contains(reason), "{event}");
+        let error = event["error"].as_str().unwrap();
+        assert!(error.contains(reason) && error.chars().all(is_printable), "{event}");
         assert_eq!((&event["level"], &event["peer"].is_string()), (&Value::from("INFO"), &true));
     }
     let listener = FROM_HERE.replace("127.0.0.0/8", "10.0.0.0/8");

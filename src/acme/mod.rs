@@ -30,6 +30,7 @@ use crate::{
         challenges::Challenges,
         tls::{self, TlsError},
     },
+    protocol::log_text::Escaped,
 };
 use client::Client;
 use order::{OrderError, Ordering};
@@ -222,7 +223,7 @@ impl Host {
                     attempt,
                     retry_s,
                     days,
-                    error,
+                    error = %Escaped(error),
                     "certificate not renewed; the old one goes on serving"
                 );
             }
@@ -231,7 +232,7 @@ impl Host {
                 host,
                 attempt,
                 retry_s,
-                error,
+                error = %Escaped(error),
                 "no certificate for this host; TLS handshakes for it fail"
             ),
         }

@@ -23,6 +23,7 @@ use crate::{
         tls::TlsError,
         tls_client::ClientTls,
     },
+    protocol::log_text::Escaped,
 };
 
 /// What the types of a CA's problems begin with (RFC 8555 §6.7).
@@ -137,7 +138,7 @@ impl Ordering<'_> {
         let (account, credentials) = builder.create(&new, self.acme.directory.clone(), external.as_ref()).await?;
         let text = serde_json::to_vec(&credentials).map_err(OrderError::Account)?;
         self.storage.stage(ACCOUNT, &text)?.commit()?;
-        tracing::info!(directory = %self.acme.directory, account = account.id(), "ACME account made");
+        tracing::info!(directory = %self.acme.directory, account = %Escaped(account.id()), "ACME account made");
         Ok(account)
     }
 
@@ -153,7 +154,7 @@ impl Ordering<'_> {
     /// The certificate of an order that was finalized, or nearly, and then left; `None` where there is none to be had.
     async fn take_up(&self, account: &Account) -> Result<Option<String>, OrderError> {
         let Some(progress) = Progress::resume(self.storage, self.host, account.id()) else { return Ok(None) };
-        tracing::info!(host = self.host, order = progress.url, "taking up the order of an earlier attempt");
+        tracing::info!(host = self.host, order = %Escaped(&progress.url), "taking up the order of an earlier attempt");
         let finished = match account.order(progress.url).await {
             Ok(order) => self.finish(order, &progress.key).await,
             Err(error) => Err(error.into()),

@@ -9,6 +9,7 @@ use super::{
     since_1970,
     storage::{Staged, Storage, StorageError},
 };
+use crate::protocol::log_text::Escaped;
 
 /// How often one is taken up before another is made: with the pauses between, the better part of an hour for a CA that
 /// is down, and an end for whatever goes wrong each time.
@@ -114,7 +115,7 @@ pub(super) fn is_fresh(storage: &Storage, host: &str) -> bool {
 
 /// Forgets the one that is kept, and says why.
 pub(super) fn give_up(storage: &Storage, host: &str, why: &str) {
-    tracing::warn!(host, error = why, "the order of an earlier attempt cannot be taken up; another is made");
+    tracing::warn!(host, error = %Escaped(why), "the order of an earlier attempt cannot be taken up; another is made");
     forget(storage, host);
 }
 

@@ -13,7 +13,7 @@ use super::{
     since_1970,
     storage::{self, Storage},
 };
-use crate::config::model::Acme;
+use crate::{config::model::Acme, protocol::log_text::Escaped};
 
 /// Longest reason that is kept: what a CA says may be long.
 const REASON: usize = 1000;
@@ -93,7 +93,7 @@ pub(super) fn of_others(whose: Whose<'_>, storage: &Storage, ours: Option<Kept>)
             host,
             failures,
             retry_s = rest.as_secs(),
-            error = why,
+            error = %Escaped(why),
             %file,
             "earlier attempts failed; their pause goes on"
         );

@@ -36,6 +36,7 @@ use crate::{
         body::{self, Body, BodyError, BoxError},
         client_cert::Told,
         forwarded::Peer,
+        log_text::Escaped,
     },
 };
 
@@ -195,7 +196,7 @@ where
             }
         }
         Some(Err(error)) => {
-            tracing::debug!(remote = %connection.remote, error = %Chain(&error), "downstream connection ended early");
+            tracing::debug!(remote = %connection.remote, error = %Escaped(Chain(&error)), "downstream connection ended early");
         }
         None => {}
     }

@@ -17,6 +17,7 @@ use self::{
     exchange::{Answer, Exchange},
     rules::{Check, Outcome},
 };
+use crate::protocol::log_text;
 
 /// What to probe, and how.
 #[derive(Clone, Debug)]
@@ -93,22 +94,10 @@ fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1000.0)
 }
 
-/// What a peer said, fit for a terminal: control characters cannot move the cursor, and it ends somewhere.
+/// What a peer said, in a form that cannot move the cursor of a terminal and has an end.
 fn printable(bytes: &[u8]) -> String {
     const SHOWN: usize = 200;
-    let text = String::from_utf8_lossy(bytes);
-    let mut shown: String = text
-        .chars()
-        .take(SHOWN)
-        .flat_map(|c| {
-            let plain = !c.is_control();
-            plain.then_some(c).into_iter().chain((!plain).then(|| c.escape_default()).into_iter().flatten())
-        })
-        .collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push_str(" ...");
-    }
-    shown
+    log_text::escape_to(bytes, SHOWN)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod http2;
 pub mod http2_meter;
+pub mod log_text;
 pub mod network;
 pub mod origin;
 pub mod pin;

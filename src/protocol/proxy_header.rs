@@ -1,8 +1,8 @@
 //! The header that a balancer puts in front of a connection: whose it is (PROXY protocol, versions 1 and 2).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ppp::{v1, v2};
+use ppp::v2;
 use thiserror::Error;
 
 /// Longest header of version 1, its line end included.
@@ -67,7 +67,7 @@ pub enum HeaderError {
     Datagram,
     /// It breaks the rules of version 1.
     #[error("the PROXY header is malformed: {0}")]
-    Text(String),
+    Text(&'static str),
     /// It breaks the rules of version 2.
     #[error("the PROXY header is malformed: {0}")]
     Binary(String),
@@ -110,17 +110,40 @@ fn read_text(bytes: &[u8]) -> Result<Progress, HeaderError> {
             Ok(Progress::Missing(missing))
         };
     }
-    let header = v1::Header::try_from(bytes).map_err(|error| HeaderError::Text(error.to_string()))?;
-    let source = match header.addresses {
-        v1::Addresses::Tcp4(told) => {
-            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
-        }
-        v1::Addresses::Tcp6(told) => {
-            address((told.source_address, told.source_port), (told.destination_address, told.destination_port))
-        }
-        v1::Addresses::Unknown => Source::Untold,
-    };
+    let line = bytes.strip_prefix(TEXT_START).and_then(|rest| rest.strip_suffix(b"\r\n"));
+    let source = read_line(line.unwrap_or_default()).map_err(HeaderError::Text)?;
     Ok(Progress::Complete(ProxyHeader { source, unique_id: None, tls: false }))
+}
+
+/// Reads version 1 after `PROXY `, without its line end. Strictly: two readers that differ here see different clients.
+fn read_line(line: &[u8]) -> Result<Source, &'static str> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (source, destination): (IpAddr, IpAddr) = match words.next() {
+        // The specification has the rest ignored, whatever it is.
+        Some(b"UNKNOWN") => return Ok(Source::Untold),
+        Some(b"TCP4") => (parse::<Ipv4Addr>(words.next())?.into(), parse::<Ipv4Addr>(words.next())?.into()),
+        Some(b"TCP6") => (parse::<Ipv6Addr>(words.next())?.into(), parse::<Ipv6Addr>(words.next())?.into()),
+        _ => return Err("the protocol is not TCP4, TCP6 or UNKNOWN"),
+    };
+    let (from, to) = ((source, port(words.next())?), (destination, port(words.next())?));
+    if words.next().is_some() {
+        return Err("something follows the last port");
+    }
+    Ok(address(from, to))
+}
+
+fn parse<A: std::str::FromStr>(word: Option<&[u8]>) -> Result<A, &'static str> {
+    let text = word.and_then(|word| std::str::from_utf8(word).ok());
+    text.and_then(|text| text.parse().ok()).ok_or("an address is missing or not of the named protocol")
+}
+
+fn port(word: Option<&[u8]>) -> Result<u16, &'static str> {
+    const ERROR: &str = "a port is missing or not a decimal number up to 65535 without sign and leading zeros";
+    let digits = word.filter(|word| word.iter().all(u8::is_ascii_digit)).ok_or(ERROR)?;
+    if digits.len() > 1 && digits.starts_with(b"0") {
+        return Err(ERROR);
+    }
+    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or(ERROR)
 }
 
 fn read_binary(bytes: &[u8]) -> Result<Progress, HeaderError> {
@@ -222,6 +245,14 @@ mod tests {
             ),
             (b"PROXY UNKNOWN\r\n".to_vec(), Ok(Some(Source::Untold))),
             (b"PROXY UNKNOWN ffff::1 ::1 1 2\r\n".to_vec(), Ok(Some(Source::Untold))),
+            // What follows UNKNOWN is ignored.
+            (b"PROXY UNKNOWN \r\n".to_vec(), Ok(Some(Source::Untold))),
+            (b"PROXY UNKNOWN a b c d e f g h\r\n".to_vec(), Ok(Some(Source::Untold))),
+            (b"PROXY UNKNOWN   +1 01 -- \r\n".to_vec(), Ok(Some(Source::Untold))),
+            (b"PROXY UNKNOWN \xff\0\x1b\r \n\r\n".to_vec(), Ok(Some(Source::Untold))),
+            ([&b"PROXY UNKNOWN "[..], &[b'x'; 91], b"\r\n"].concat(), Ok(Some(Source::Untold))),
+            (b"PROXY TCP4 192.0.2.7 10.0.0.1 0 65535\r\n".to_vec(), between("192.0.2.7:0", "10.0.0.1:65535")),
+            (b"PROXY TCP6 2001:DB8::7 ::1 8080 443\r\n".to_vec(), between("[2001:db8::7]:8080", "[::1]:443")),
             (binary(0x21, 0x11, &V4), at("192.0.2.7:8080")),
             (binary(0x21, 0x21, &v6()), between("[2001:db8::7]:8080", "[::]:443")),
             (binary(0x20, 0x00, &[]), Ok(Some(Source::Balancer))),
@@ -274,6 +305,33 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443\rx\r\n".to_vec(),
             b"PROXY UDP4 192.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
             b"PROXY tcp4 192.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 +1 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 +443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 -1 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 00 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 0443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 0x1f 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 65536\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1  443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443 \r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080  443\r\n".to_vec(),
+            b"PROXY TCP4\t192.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 443\n\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 8080\r443\r\n".to_vec(),
+            b"PROXY TCP4 192.000.2.7 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP4 0xc0.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.256 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP6 192.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
+            b"PROXY TCP6 [2001:db8::7] ::1 8080 443\r\n".to_vec(),
+            b"PROXY TCP6 fe80::1%eth0 ::1 8080 443\r\n".to_vec(),
+            b"PROXY TCP6 2001:0db8:::7 ::1 8080 443\r\n".to_vec(),
+            b"PROXY TCP6 2001:00db8::7 ::1 8080 443\r\n".to_vec(),
+            b"PROXY UNKNOWNS\r\n".to_vec(),
+            b"PROXY unknown\r\n".to_vec(),
+            b"PROXY UNKNOWN\t1\r\n".to_vec(),
+            b"PROXY  UNKNOWN\r\n".to_vec(),
+            b"PROXY TCP4\r\nGET / HTTP/1.1\r\n".to_vec(),
             b"PROXY TCP4 \xff92.0.2.7 10.0.0.1 8080 443\r\n".to_vec(),
             binary(0x11, 0x11, &V4),
             binary(0x22, 0x11, &V4),

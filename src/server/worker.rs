@@ -24,7 +24,10 @@ use crate::{
         proxy_protocol::{self, Introduced, ProxyProtocolError},
         tls::{self, TlsFacts},
     },
-    protocol::address::PeerAddress,
+    protocol::{
+        address::PeerAddress,
+        log_text::{self, Escaped},
+    },
     stack::{self, LiveParts, Stack},
     upstream::Exchanges,
 };
@@ -210,7 +213,7 @@ impl Front {
             Err(error) if probe && error.ending == Ending::HungUp => None,
             Err(error) => {
                 let reason = error.ending.as_str();
-                tracing::info!(listener = %self.name, client = %remote, reason, %error, "TLS handshake failed");
+                tracing::info!(listener = %self.name, client = %remote, reason, error = %Escaped(error), "TLS handshake failed");
                 None
             }
         }
@@ -221,14 +224,14 @@ impl Front {
         let Some(rules) = &self.proxy_protocol else { return Some(Introduced::by_itself(peer)) };
         match Box::pin(proxy_protocol::accept(stream, peer, rules)).await {
             Ok(introduced) => {
-                let unique_id = introduced.unique_id.as_ref().map(|id| id.escape_ascii().to_string());
+                let unique_id = introduced.unique_id.as_ref().map(|id| tracing::field::display(log_text::escape(id)));
                 tracing::debug!(listener = %self.name, client = %introduced.remote, %peer, unique_id, "PROXY header");
                 Some(introduced)
             }
             // A probe that is content with a connection.
             Err(ProxyProtocolError::Silent) => None,
             Err(error) => {
-                tracing::info!(listener = %self.name, %peer, %error, "no PROXY header, connection closed");
+                tracing::info!(listener = %self.name, %peer, error = %Escaped(error), "no PROXY header, connection closed");
                 None
             }
         }

@@ -15,6 +15,7 @@ use crate::{
     downstream::Connection,
     protocol::{
         client_address::Told,
+        log_text::Escaped,
         origin::{ApplyTo, Mode, Origin},
         request_target::Target,
         upgrade::Intent,
@@ -42,7 +43,7 @@ impl Check for CheckOrigin {
                 // The refusal's one event is written further out and shows this.
                 tracing::Span::current()
                     .record("origin", tracing::field::display(shown::origin(request.headers(), fields)))
-                    .record("own_origin", tracing::field::display(&own));
+                    .record("own_origin", tracing::field::display(Escaped(&own)));
                 Err(refusal.into())
             }
             Ok(()) => Ok(()),

@@ -11,11 +11,13 @@ use super::{
     check::Check,
     error::ProxyError,
     facts::{self, Client},
-    shown,
 };
 use crate::{
     downstream::Connection,
-    protocol::client_address::{Told, TrustedFields, TrustedPeer},
+    protocol::{
+        client_address::{Told, TrustedFields, TrustedPeer},
+        log_text,
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl Check for IdentifyClient {
             span.record("peer", field::display(peer));
         }
         if let Some(subject) = connection.client_subject() {
-            span.record("client_subject", shown::text(subject.as_bytes()));
+            span.record("client_subject", log_text::cut(subject));
         }
         request.extensions_mut().insert(told);
         request.extensions_mut().insert(Client(client));

@@ -28,7 +28,10 @@ use super::{Request, Response, facts::RequestId, respond::Refused, shown};
 use crate::{
     config::model::LogOptions,
     downstream::Malformed,
-    protocol::body::{Body, BodyError},
+    protocol::{
+        body::{Body, BodyError},
+        log_text::Escaped,
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -121,10 +124,10 @@ impl ObserveLayer {
             span.record("host", field::display(host));
         }
         if let Some(cookie) = shown::field(headers, &COOKIE).filter(|_| self.options.cookies) {
-            span.record("cookie", cookie);
+            span.record("cookie", field::display(cookie));
         }
         if let Some(authorization) = shown::field(headers, &AUTHORIZATION).filter(|_| self.options.authorization) {
-            span.record("authorization", authorization);
+            span.record("authorization", field::display(authorization));
         }
         span
     }
@@ -153,6 +156,8 @@ fn millis_since(begun: Instant) -> u64 {
 fn log_refusal(refused: &Refused, status: StatusCode, begun: Instant) {
     let duration_ms = millis_since(begun);
     let Refused { rule, side, why } = refused;
+    // The error of an upstream may quote what it sent.
+    let why = Escaped(why);
     let ours = status == StatusCode::INTERNAL_SERVER_ERROR;
     let status = status.as_u16();
     match *side {
@@ -184,7 +189,7 @@ impl http_body::Body for Logged {
                 let count = frame.data_ref().map_or(0, Bytes::len);
                 self.bytes = self.bytes.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
             }
-            Poll::Ready(Some(Err(error))) => self.fault = Some(error.to_string()),
+            Poll::Ready(Some(Err(error))) => self.fault = Some(Escaped(error).to_string()),
             Poll::Ready(None) | Poll::Pending => {}
         }
         polled

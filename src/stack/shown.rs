@@ -1,27 +1,11 @@
-//! Peer bytes as a log may hold them: bounded, with nothing that could forge a line, and no secret unasked.
+//! What the log shows of a request: escaped, bounded, and no secret unless the config asks for it.
 
 use http::{HeaderMap, HeaderName, Uri};
 
-use crate::{config::model::LogOptions, protocol::origin::OriginFields};
-
-/// Longest piece of a peer's text in a log event.
-const MAX_CHARS: usize = 256;
-
-/// Any text of a peer.
-pub(super) fn text(bytes: &[u8]) -> String {
-    if bytes.len() <= MAX_CHARS && bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .take(MAX_CHARS)
-        .flat_map(|c| {
-            // Quotes and backslashes are the log format's own business; control characters are ours.
-            let (plain, escape) = if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
-            plain.into_iter().chain(escape.into_iter().flatten())
-        })
-        .collect()
-}
+use crate::{
+    config::model::LogOptions,
+    protocol::{log_text::escape, origin::OriginFields},
+};
 
 /// The first line of each of `fields`, or `absent`; both where they differ. What is no origin may hold a query, and a
 /// query may carry tokens.
@@ -40,16 +24,16 @@ fn without_query(text: String) -> String {
 
 /// The first line of a field.
 pub(super) fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name).map(|value| text(value.as_bytes()))
+    headers.get(name).map(|value| escape(value.as_bytes()))
 }
 
 /// The path, and the query where the config asks for it; a query may carry tokens.
 pub(super) fn path(uri: &Uri, options: LogOptions) -> String {
-    let mut shown = text(uri.path().as_bytes());
+    let mut shown = escape(uri.path().as_bytes());
     match uri.query() {
         Some(query) if options.query => {
             shown.push('?');
-            shown.push_str(&text(query.as_bytes()));
+            shown.push_str(&escape(query.as_bytes()));
         }
         Some(_) => shown.push_str("?…"),
         None => {}
@@ -78,10 +62,5 @@ mod tests {
         headers.insert("sec-websocket-origin", http::HeaderValue::from_static("https://b.example"));
         assert_eq!(origin(&headers, OriginFields::Standard), "https://a.example/x…");
         assert_eq!(origin(&headers, OriginFields::WithDraft), "https://a.example/x…, https://b.example");
-    }
-
-    #[test]
-    fn control_bytes_cannot_forge_a_line() {
-        assert_eq!(text(b"a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
     }
 }

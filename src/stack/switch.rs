@@ -30,7 +30,8 @@ use crate::{
     net::{Io, Wire},
     protocol::{
         address::PeerAddress,
-        body, hop_by_hop,
+        body, hop_by_hop, log_text,
+        log_text::Escaped,
         upgrade::{self, Intent},
         websocket::{Agreed, close, frame::Extensions},
     },
@@ -158,7 +159,7 @@ impl Opened {
     fn agreed(mut self, agreed: Option<Agreed>) -> Self {
         if let Some(agreed) = agreed {
             self.session.extensions = Extensions::negotiated(agreed.extensions.iter().map(String::as_str));
-            self.subprotocol = agreed.subprotocol.map(|name| shown::text(name.as_bytes()).into());
+            self.subprotocol = agreed.subprotocol.map(|name| log_text::escape(name.as_bytes()).into());
         }
         self
     }
@@ -225,7 +226,7 @@ fn log_open(entry: &Entry, connection: &Connection) {
         route = %entry.route.name,
         client = %entry.client,
         peer = (connection.remote != entry.client).then(|| tracing::field::display(connection.remote)),
-        client_subject = connection.client_subject().map(|subject| shown::text(subject.as_bytes())),
+        client_subject = connection.client_subject().map(log_text::cut),
         tls = connection.tls.is_some(),
         http2 = connection.tls.as_ref().is_some_and(|tls| tls.http2),
         origin = entry.origin.as_deref().unwrap_or("absent"),
@@ -239,7 +240,7 @@ fn log_end(entry: &Entry, report: &Report) {
     let side = |side: Option<Side>| side.map_or("switchgate", Side::as_str);
     let reason = |goodbye: &Option<Goodbye>| {
         let reason = goodbye.as_ref().map(|goodbye| &*goodbye.reason).filter(|reason| !reason.is_empty());
-        reason.map(|reason| shown::text(reason.as_bytes()))
+        reason.map(|reason| log_text::escape(reason.as_bytes()))
     };
     let detail = report.end.to_string();
     tracing::info!(
@@ -260,8 +261,8 @@ fn log_end(entry: &Entry, report: &Report) {
         upstream_code = code(report.upstream_close.as_ref()),
         upstream_reason = reason(&report.upstream_close),
         reason = report.end.reason(),
-        detail = (!detail.is_empty()).then_some(detail),
-        observed = report.observed.map(|(side, error)| format!("{side}: {error}")),
+        detail = (!detail.is_empty()).then(|| Escaped(detail).to_string()),
+        observed = report.observed.map(|(side, error)| Escaped(format_args!("{side}: {error}")).to_string()),
         "websocket ended"
     );
 }

@@ -30,6 +30,7 @@ use tokio_tungstenite::{
 };
 
 use crate::protocol::{
+    log_text::Escaped,
     token_list,
     upgrade::{self, Intent},
     websocket::key,
@@ -63,7 +64,7 @@ pub(super) async fn serve(io: DuplexStream) {
     // A peer that has said all it wanted to say still gets its answer.
     let connection = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(io), service).with_upgrades();
     if let Err(error) = connection.await {
-        tracing::debug!(%error, "builtin:echo: connection ended");
+        tracing::debug!(error = %Escaped(error), "builtin:echo: connection ended");
         return;
     }
     let Ok(pending) = switched.try_recv() else { return };
@@ -74,7 +75,7 @@ pub(super) async fn serve(io: DuplexStream) {
         Err(error) => Err(error.to_string()),
     };
     if let Err(error) = ended {
-        tracing::debug!(error, "builtin:echo: WebSocket ended");
+        tracing::debug!(error = %Escaped(error), "builtin:echo: WebSocket ended");
     }
 }
 

@@ -45,6 +45,7 @@ use crate::{
     protocol::{
         body::{self as bodies, Body, BoxError},
         http2::{self as translation, Key},
+        log_text::Escaped,
         response_framing, trailers,
     },
 };
@@ -125,7 +126,7 @@ impl Sessions {
                 Err((UpstreamError::Refused(why), number)) => {
                     self.0.forget(number);
                     let Some(again) = copy else { return Err(UpstreamError::Refused(why)) };
-                    tracing::debug!(upstream = %self.0.upstream.name, %why, "refused unseen; trying another connection");
+                    tracing::debug!(upstream = %self.0.upstream.name, why = %Escaped(why), "refused unseen; trying another connection");
                     (head, body, repeatable) = (again, bodies::empty(), false);
                 }
                 Err((error, number)) => {
@@ -203,7 +204,7 @@ impl Shared {
                 () = until_idle(&shared, number, &lease, idle_limit) => connection.as_mut().await,
             };
             if let Err(error) = ended {
-                tracing::debug!(upstream = %name, %error, "upstream connection ended early");
+                tracing::debug!(upstream = %name, error = %Escaped(&error), "upstream connection ended early");
                 let _nobody_waits = told.send(error);
             }
         });

@@ -30,6 +30,7 @@ use crate::{
     net::Wire,
     protocol::{
         body::{self, Body, BodyError, BoxError},
+        log_text::Escaped,
         response_framing,
         websocket::capitals,
     },
@@ -199,7 +200,7 @@ async fn refusal(
     let name = name.to_owned();
     tracker.background(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(upstream = %name, %error, "upstream connection ended early");
+            tracing::debug!(upstream = %name, error = %Escaped(error), "upstream connection ended early");
         }
     });
     // Where a body ends depends on the method (RFC 9112 §6.3) and on nothing else of the request.

@@ -35,6 +35,7 @@ use crate::{
     net::{Wire, dial::DialError, timer::Timer},
     protocol::{
         body::{self, Body, BodyError},
+        log_text::Escaped,
         response_framing, trailers,
     },
 };
@@ -212,7 +213,7 @@ impl Shared {
         let upstream = Arc::clone(&self.upstream);
         self.tracker.background(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(upstream = %upstream.name, %error, "upstream connection ended early");
+                tracing::debug!(upstream = %upstream.name, error = %Escaped(error), "upstream connection ended early");
             }
         });
         Ok(Connection { sender, turns, answer_timer: Timer::default() })

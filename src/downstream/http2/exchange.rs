@@ -31,6 +31,7 @@ use crate::{
         body::{self as bodies, Body},
         http2 as protocol,
         http2::Asked,
+        log_text::Escaped,
         request_framing::{FramingError, HeadLimits},
         token_list,
     },
@@ -201,7 +202,7 @@ fn reply(
         head.headers.insert(DATE, date);
     }
     respond.send_response(Response::from_parts(head, ()), ends).inspect_err(|error| {
-        tracing::debug!(%error, "a response could not be sent");
+        tracing::debug!(error = %Escaped(error), "a response could not be sent");
         respond.send_reset(Reason::INTERNAL_ERROR);
     })
 }

@@ -28,6 +28,7 @@ use crate::{
     protocol::{
         body::Body,
         http2_meter::{Fault, Meter},
+        log_text::Escaped,
     },
 };
 use metered_io::{MeteredIo, Verdict};
@@ -84,7 +85,7 @@ pub async fn serve_http2<S>(
     };
     let http2 = match begun {
         Ok(Ok(http2)) => http2,
-        Ok(Err(error)) => return tracing::debug!(%remote, %error, "no HTTP/2 connection"),
+        Ok(Err(error)) => return tracing::debug!(%remote, error = %Escaped(error), "no HTTP/2 connection"),
         Err(_) => return tracing::debug!(%remote, "no HTTP/2 preface within limits.head_timeout"),
     };
     let mut idle = Timer::default();
@@ -118,7 +119,7 @@ pub async fn serve_http2<S>(
     };
     match ended {
         Ended::Closed => {}
-        Ended::Broken(error) => tracing::debug!(%remote, %error, "downstream connection ended early"),
+        Ended::Broken(error) => tracing::debug!(%remote, error = %Escaped(error), "downstream connection ended early"),
         Ended::Hostile(Hostile { rule, why, .. }) => {
             let listener = &session.connection.listener;
             tracing::info!(%listener, client = %remote, rule, why, "HTTP/2 connection ended");
