@@ -37,6 +37,7 @@ mod plain_http;
 mod proxy_protocol;
 mod redirect;
 mod relay;
+mod resets;
 mod smuggling;
 mod soak;
 mod storm;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, OnceLock},
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     admission::{ClientExchanges, ClientPlace},
     drain::Tracker,
-    net::{Wire, server_tls::ServerTls, tls::TlsFacts},
+    net::{HANG_UP_CHECK, Wire, server_tls::ServerTls, timer::Timer, tls::TlsFacts},
     protocol::{
         address::PeerAddress,
         body::{self, Body, BodyError, BoxError},
@@ -214,6 +215,7 @@ where
 {
     let mut served = pin!(served);
     let mut draining = false;
+    let mut unread = Timer::default();
     loop {
         tokio::select! {
             // A drain is seen before the next answer goes out, so that this says `Connection: close`.
@@ -224,8 +226,34 @@ where
                 state.stop();
                 served.as_mut().graceful_shutdown();
             }
-            ended = served.as_mut() => return Some(ended),
+            ended = poll_fn(|cx| poll_turn(served.as_mut(), state, &mut unread, cx)) => return Some(ended),
         }
+    }
+}
+
+/// Polls a connection, and makes it look after its client while nothing is read: hyper does not read while an upload is
+/// held back or a response to it is under way, and the strict reader does not where it holds enough.
+fn poll_turn<F: Future>(
+    mut served: Pin<&mut F>,
+    state: &State,
+    unread: &mut Timer,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    loop {
+        state.begin_turn();
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if state.is_read() {
+            unread.stop();
+            return Poll::Pending;
+        }
+        unread.start_if_idle(HANG_UP_CHECK);
+        if !unread.poll_elapsed(cx) {
+            return Poll::Pending;
+        }
+        unread.stop();
+        state.look();
     }
 }
 

@@ -36,6 +36,10 @@ struct Inner {
     stopping: bool,
     /// Where hyper puts the stream when it ends by its upgrade path.
     upgrade: Option<OnUpgrade>,
+    /// Since the present turn began the stream was read to its end for now, and wakes the connection for more.
+    reads: bool,
+    /// Nobody has read the stream for a while: whether the client is still there is to be looked at.
+    look: bool,
     /// A request body that nobody reads any more, kept until the response is out.
     unread: Option<Incoming>,
 }
@@ -123,6 +127,26 @@ impl State {
         upgrade.filter(|_| !inner.switched)
     }
 
+    /// Connection: it is about to be polled.
+    pub(super) fn begin_turn(&self) {
+        self.lock().reads = false;
+    }
+
+    /// Reader: the stream has nothing more for now, and wakes the connection when it has.
+    pub(super) fn wait_for_more(&self) {
+        self.lock().reads = true;
+    }
+
+    /// Connection: whether somebody would notice in this turn that the client leaves.
+    pub(super) fn is_read(&self) -> bool {
+        self.lock().reads
+    }
+
+    /// Connection: the client is to be looked at in the next turn.
+    pub(super) fn look(&self) {
+        self.lock().look = true;
+    }
+
     /// Request body: nobody reads the rest of it.
     ///
     /// hyper stops reading when it is dropped. With its upgrade path before it, hyper then also forgets what it has not
@@ -134,13 +158,15 @@ impl State {
         }
     }
 
-    /// Writer: everything that hyper has written is out.
-    pub(super) fn flushed(&self) {
+    /// Writer: everything that hyper has written is out. Answers whether the client is to be looked at.
+    pub(super) fn flushed(&self) -> bool {
         let mut inner = self.lock();
         let unread = if inner.answered { inner.unread.take() } else { None };
+        let look = std::mem::take(&mut inner.look);
         drop(inner);
         // Not under the lock: it wakes the connection.
         drop(unread);
+        look
     }
 
     /// Service: the response is complete, so what follows the request may be read as a further one.

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionLimits, Malformed, state::State, took_nothing};
 use crate::{
-    net::{Wire, timer::Timer},
+    net::{HangUp, Io, Wire, timer::Timer},
     protocol::{
         chunked::ChunkedFollower,
         request_framing::{Body, HeadLimits, head},
@@ -123,7 +123,13 @@ impl StrictIo {
         let (io, inbound, ended) = (&mut self.io, &mut self.inbound, &mut self.ended);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch.get_mut(..limit.min(HEAD_READ)).unwrap_or_default());
-            let polled = ready!(Pin::new(io).poll_read(cx, &mut buffer));
+            let polled = match Pin::new(io).poll_read(cx, &mut buffer) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending => {
+                    self.state.wait_for_more();
+                    return Poll::Pending;
+                }
+            };
             *ended |= buffer.filled().is_empty();
             polled?;
             inbound.extend_from_slice(buffer.filled());
@@ -181,6 +187,7 @@ impl StrictIo {
         let polled = Pin::new(&mut self.io).poll_read(cx, &mut part);
         let count = part.filled().len();
         if polled.is_pending() {
+            self.state.wait_for_more();
             return self.poll_silence(cx);
         }
         out.advance(count);
@@ -311,6 +318,19 @@ impl StrictIo {
         }
     }
 
+    /// Fails once the client is gone.
+    ///
+    /// A client that ends its stream behind a request has left, as it would be with less sent. One that ends it behind
+    /// an upload may have sent all of that; it has left when it has been read.
+    fn look(&self) -> io::Result<()> {
+        let left = match self.io.hang_up() {
+            None => false,
+            Some(HangUp::Reset) => true,
+            Some(HangUp::Ended) => matches!(self.reading, Reading::Complete),
+        };
+        if left { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.write_timer.watch_write(cx, polled, self.limits.write_timeout, took_nothing)
     }
@@ -357,7 +377,9 @@ impl AsyncWrite for StrictIo {
         }
         let polled = Pin::new(&mut this.io).poll_flush(cx);
         ready!(this.watch_write(cx, polled))?;
-        this.state.flushed();
+        if this.state.flushed() {
+            this.look()?;
+        }
         Poll::Ready(Ok(()))
     }
 

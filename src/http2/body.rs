@@ -14,7 +14,10 @@ use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use thiserror::Error;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
 use super::Lease;
 use crate::{
@@ -35,37 +38,69 @@ pub struct Inbound {
     limit: Option<Duration>,
     silence: Timer,
     wanted: Option<Arc<Notify>>,
+    upload: Option<oneshot::Sender<()>>,
     _lease: Option<Lease>,
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        // A response may end before its request does; one that is given up takes the request with it.
+        if let Some(upload) = self.upload.take().filter(|_| self.is_end_stream()) {
+            let _ended_meanwhile = upload.send(());
+        }
+    }
 }
 
 impl Inbound {
     /// A body of nothing.
     pub fn none() -> Self {
-        Self { stream: None, length: Some(0), limit: None, silence: Timer::default(), wanted: None, _lease: None }
+        Self {
+            stream: None,
+            length: Some(0),
+            limit: None,
+            silence: Timer::default(),
+            wanted: None,
+            upload: None,
+            _lease: None,
+        }
     }
 
     /// Without a limit on its silence. The length is what the head says; the connection sees to it that it is true.
     pub fn new(head: &HeaderMap, stream: RecvStream) -> Self {
         let length = head.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream: Some(stream), length, limit: None, silence: Timer::default(), wanted: None, _lease: None }
+        let mut body = Self::none();
+        body.stream = Some(stream);
+        body.length = length;
+        body
     }
 
     /// The same that keeps its connection from being taken for idle.
     #[must_use]
-    pub fn holding(self, lease: Lease) -> Self {
-        Self { _lease: Some(lease), ..self }
+    pub fn holding(mut self, lease: Lease) -> Self {
+        self._lease = Some(lease);
+        self
     }
 
     /// The same that tells when it is asked for the first time.
     #[must_use]
-    pub fn telling(self, wanted: &Arc<Notify>) -> Self {
-        Self { wanted: Some(Arc::clone(wanted)), ..self }
+    pub fn telling(mut self, wanted: &Arc<Notify>) -> Self {
+        self.wanted = Some(Arc::clone(wanted));
+        self
+    }
+
+    /// The same beside an upload, which ends where its sender is dropped: with this body, unless that was read to its
+    /// end.
+    #[must_use]
+    pub fn beside(mut self, upload: oneshot::Sender<()>) -> Self {
+        self.upload = Some(upload);
+        self
     }
 
     /// The same that breaks when nothing comes for `limit`.
     #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        Self { limit: Some(limit), ..self }
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {

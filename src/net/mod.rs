@@ -9,6 +9,7 @@ pub mod development;
 pub mod dial;
 pub mod foreign_host;
 pub mod handshakes;
+mod hang_up;
 pub mod key_log;
 pub mod listener;
 pub mod open_files;
@@ -31,6 +32,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use hang_up::hang_up;
+pub use hang_up::{HANG_UP_CHECK, HangUp};
 pub use wire::Wire;
 
 /// A byte stream in both directions, whatever carries it.
@@ -39,6 +42,12 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     ///
     /// It lets a relay that must not read (the other side is slow) still notice a reset.
     fn take_error(&self) -> Option<io::Error> {
+        None
+    }
+
+    /// Returns whether the peer has ended its stream or reset the connection, without reading a byte. `None` also where
+    /// the transport cannot tell.
+    fn hang_up(&self) -> Option<HangUp> {
         None
     }
 
@@ -73,12 +82,20 @@ impl Io for tokio_rustls::client::TlsStream<TcpStream> {
     fn take_error(&self) -> Option<io::Error> {
         pending_error(self.get_ref().0)
     }
+
+    fn hang_up(&self) -> Option<HangUp> {
+        hang_up(self.get_ref().0)
+    }
 }
 
 impl Io for UnixStream {
     fn take_error(&self) -> Option<io::Error> {
         // The method of its own, which has the same name.
         Self::take_error(self).unwrap_or_else(Some)
+    }
+
+    fn hang_up(&self) -> Option<HangUp> {
+        hang_up(self)
     }
 }
 

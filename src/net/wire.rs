@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Io;
+use super::{HangUp, Io};
 
 /// A byte stream of either side.
 ///
@@ -45,6 +45,13 @@ impl Io for Wire {
         match self {
             Self::Tcp(stream) => super::pending_error(stream),
             Self::Boxed(stream) => stream.take_error(),
+        }
+    }
+
+    fn hang_up(&self) -> Option<HangUp> {
+        match self {
+            Self::Tcp(stream) => super::hang_up(stream),
+            Self::Boxed(stream) => stream.hang_up(),
         }
     }
 

@@ -241,12 +241,22 @@ impl Shared {
         }
         let (done, uploaded) = oneshot::channel();
         let (write_limit, body) = (self.write_limit, body.map_frame(trimmed).boxed_unsync());
+        // Dropped with the exchange: an upload that the upstream does not take is then given up.
+        let (wanted, mut unwanted) = oneshot::channel();
         self.tracker.background(async move {
+            let mut sending = pin!(body::send(body, stream, write_limit));
+            let sent = tokio::select! {
+                sent = &mut sending => sent,
+                wanted = &mut unwanted => match wanted {
+                    Ok(()) => sending.await,
+                    Err(_) => return,
+                },
+            };
             // Whoever waits may have its answer already.
-            let _answered = done.send(body::send(body, stream, write_limit).await);
+            let _answered = done.send(sent);
         });
         let response = self.response(response, uploaded).await.map_err(at)?;
-        sound(answer(response, session.lease)).map_err(at)
+        sound(answer(response, session.lease).map(|body| body.beside(wanted))).map_err(at)
     }
 
     /// Waits for the head of an answer. The deadline counts from the end of the request's body: an upload may take its

@@ -69,6 +69,12 @@ struct Connection {
     answer_timer: Timer,
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.turns.abandon();
+    }
+}
+
 impl Pool {
     /// `write_limit`: the longest time in which the upstream takes not one byte.
     pub(super) fn new(upstream: Arc<Upstream>, write_limit: Duration, tracker: Tracker) -> Self {

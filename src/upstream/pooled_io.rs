@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,29 +18,46 @@ use crate::net::{Wire, timer::Timer};
 
 /// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turns(Arc<AtomicU32>);
+pub(super) struct Turns(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    turns: AtomicU32,
+    abandoned: AtomicBool,
+}
 
 impl Turns {
     /// A request went out on a connection that had answered before, and not a byte has come back.
     ///
     /// Such a request met a connection that the upstream was closing; another connection may take it.
     pub(super) fn died_unanswered_after_use(&self) -> bool {
-        let turns = self.0.load(Ordering::Acquire);
+        let turns = self.0.turns.load(Ordering::Acquire);
         turns > 2 && turns % 2 == 1
+    }
+
+    /// Nobody waits for the connection any more: what the upstream does not take at once of a request is given up.
+    ///
+    /// hyper would still wait for the upstream to take it, after the client has left.
+    pub(super) fn abandon(&self) {
+        self.0.abandoned.store(true, Ordering::Release);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.0.abandoned.load(Ordering::Acquire)
     }
 
     // Only the connection's own task writes, so a load and a store make one step.
     fn wrote(&self) {
-        let turns = self.0.load(Ordering::Acquire);
+        let turns = self.0.turns.load(Ordering::Acquire);
         if turns.is_multiple_of(2) {
-            self.0.store(turns.wrapping_add(1), Ordering::Release);
+            self.0.turns.store(turns.wrapping_add(1), Ordering::Release);
         }
     }
 
     fn read(&self) {
-        let turns = self.0.load(Ordering::Acquire);
+        let turns = self.0.turns.load(Ordering::Acquire);
         if turns % 2 == 1 {
-            self.0.store(turns.wrapping_add(1), Ordering::Release);
+            self.0.turns.store(turns.wrapping_add(1), Ordering::Release);
         }
     }
 }
@@ -64,6 +81,9 @@ impl PooledIo {
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.turns.is_abandoned() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let limit = self.write_limit;
         let late = || io::Error::new(io::ErrorKind::TimedOut, WriteTimeout(limit));
         self.write_timer.watch_write(cx, polled, limit, late)
@@ -94,7 +114,8 @@ impl AsyncWrite for PooledIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch_write(cx, polled)
     }
 
     fn poll_write_vectored(

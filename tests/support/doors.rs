@@ -37,11 +37,20 @@ impl Gate {
 
     /// `top` holds keys that stand before all tables.
     pub(crate) async fn with(url: &str, top: &str, route: &str, rest: &str) -> Self {
+        Self::start(top, &format!("url = \"{url}\"\nresponse_timeout = \"500ms\""), route, rest).await
+    }
+
+    /// `upstream` holds all keys of the upstream.
+    pub(crate) async fn to(upstream: &str, route: &str, rest: &str) -> Self {
+        Self::start("", upstream, route, rest).await
+    }
+
+    async fn start(top: &str, upstream: &str, route: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "{top}\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
              tls = {{ certificate = \"leaf.pem\", key = \"leaf.key\", development = true }}\n\
-             [[route]]\nupstream = \"u\"\n{route}\n[upstream.u]\nurl = \"{url}\"\nresponse_timeout = \"500ms\"\n{rest}\n"
+             [[route]]\nupstream = \"u\"\n{route}\n[upstream.u]\n{upstream}\n{rest}\n"
         );
         Self { proxy: Proxy::start_in(&text, folder.path()).await, folder }
     }

@@ -23,7 +23,7 @@ use tokio::{
 pub use handshake::{Plaintext, accept, connect};
 pub use records::Engine;
 
-use super::{Io, pending_error};
+use super::{HangUp, Io, hang_up, pending_error};
 use records::{Opened, Outgoing};
 
 /// A connection that a peer opened to us.
@@ -322,6 +322,10 @@ impl<E: Engine> AsyncWrite for TlsStream<E> {
 impl<E: Engine> Io for TlsStream<E> {
     fn take_error(&self) -> Option<io::Error> {
         pending_error(&self.socket)
+    }
+
+    fn hang_up(&self) -> Option<HangUp> {
+        hang_up(&self.socket)
     }
 }
 
