@@ -295,3 +295,19 @@ fn mistakes_in_the_config_have_a_place_and_a_cure() {
         assert_eq!(of(client), expected, "{client}");
     }
 }
+
+#[tokio::test]
+async fn a_client_certificate_that_is_a_ca_is_explained_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Authority::above("clients");
+    ca.write(&folder.path().join("clients.pem"));
+    let config = gate("ca = \"clients.pem\"", "builtin:echo", "");
+    let mut process = Process::start_in(&config, folder).await;
+    let own = issue(&ca, 1, |params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let config = client(process.folder.path(), Some(&own), V13);
+    assert!(!is_let_in(&process.addresses[0].clone(), &config).await);
+    let failed = process.event("TLS handshake failed").await;
+    assert_eq!(failed["reason"], "bad-certificate", "{failed}");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("CA:TRUE") && error.contains("CA:FALSE") && !error.contains("Other"), "{error}");
+}

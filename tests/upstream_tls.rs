@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rcgen::{PublicKeyData, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PublicKeyData, date_time_ymd,
+};
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs::{default_provider, sign::any_supported_type},
@@ -287,4 +290,193 @@ async fn a_pinned_certificate_is_of_no_use_to_whoever_lacks_its_key() {
     for (name, _, _, status) in &upstreams {
         assert_eq!(process.connect().await.ask(&both(name)[0]).await.status, *status, "{name}");
     }
+}
+
+/// A certificate as `openssl req -x509` makes it: self-signed, and that of a CA.
+fn self_signed_ca(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    Issued { certificate: params.self_signed(&key).unwrap(), key }
+}
+
+fn pin_of(issued: &Issued) -> String {
+    format!("sha256/{}", STANDARD.encode(digest(&SHA256, &issued.key.subject_public_key_info())))
+}
+
+#[tokio::test]
+async fn a_self_signed_ca_certificate_is_named_with_its_pin_and_works_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let issued = self_signed_ca(&["localhost"], |_| {});
+    issued.write(folder.path(), "ca");
+    let port = serve(showing(&issued), authority::web).await;
+    let text = config(&[("root", port, "ca = \"ca.pem\""), ("unknown", port, "")]);
+    let line = "SSL_CERT_FILE=ca.pem exec \"$0\" --log-format json";
+    let mut process = Process::launch(&text, folder, "info", line).await;
+    let mut seen = String::new();
+    for name in ["root", "unknown"] {
+        for request in both(name) {
+            assert_eq!(process.connect().await.ask(request).await.status, 502, "{name}");
+            let event = process.event("upstream failed").await;
+            assert_eq!(event["rule"], "upstream-tls-self-signed-ca", "{event}");
+            let why = event["why"].as_str().unwrap();
+            assert!(why.contains("CA:TRUE") && why.contains("set `trust = \"pin\"`"), "{why}");
+            seen = why[why.find("sha256/").unwrap()..][..51].to_owned();
+        }
+    }
+    assert_eq!(seen, pin_of(&issued));
+    let other = pin_of(&self_signed_ca(&["localhost"], |_| {}));
+    let (good, two) =
+        (format!("trust = \"pin\"\npin = \"{seen}\""), format!("trust = \"pin\"\npin = [\"{other}\", \"{seen}\"]"));
+    let wrong = format!("trust = \"pin\"\npin = \"{other}\"");
+    // No root of this system is needed either.
+    let line = "SSL_CERT_FILE=/dev/null SSL_CERT_DIR=/dev exec \"$0\" --log-format json";
+    let text = config(&[("good", port, &good), ("two", port, &two), ("wrong", port, &wrong)]);
+    let mut process = Process::launch(&text, tempfile::tempdir().unwrap(), "info", line).await;
+    for name in ["good", "two"] {
+        let [plain, upgrade] = both(name);
+        assert_eq!(process.connect().await.ask(plain).await.text(), "ok", "{name}");
+        assert_eq!(process.connect().await.ask(upgrade).await.status, 101, "{name}");
+    }
+    assert_eq!(process.connect().await.ask(&both("wrong")[0]).await.status, 502);
+    let event = process.event("upstream failed").await;
+    assert_eq!(event["rule"], "upstream-tls-pin", "{event}");
+    assert!(event["why"].as_str().unwrap().contains(&seen), "{event}");
+}
+
+#[tokio::test]
+async fn a_pin_alone_looks_at_the_key_and_at_nothing_else() {
+    let expired = self_signed_ca(&["other.test"], |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let unnamed = self_signed_ca(&[], |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let theirs = Authority::new("theirs").issue(&["localhost"]);
+    let thief = self_signed_ca(&["localhost"], |_| {});
+    let mut upstreams = Vec::new();
+    for (name, version) in [("12", &TLS12), ("13", &TLS13)] {
+        for (who, chain, signer, rule) in [
+            ("expired", &expired, &expired, None),
+            ("unnamed", &unnamed, &unnamed, None),
+            ("issued", &theirs, &theirs, None),
+            ("thief", &theirs, &thief, Some("upstream-tls-signature")),
+        ] {
+            let port = serve(pretending(&[chain], signer, version), authority::web).await;
+            upstreams.push((
+                format!("{who}{name}"),
+                port,
+                format!("trust = \"pin\"\npin = \"{}\"", pin_of(chain)),
+                rule,
+            ));
+        }
+    }
+    let text: Vec<_> = upstreams.iter().map(|(name, port, keys, _)| (name.as_str(), *port, keys.as_str())).collect();
+    let mut process = Process::start(&config(&text)).await;
+    for (name, _, _, rule) in &upstreams {
+        let answer = process.connect().await.ask(&both(name)[0]).await;
+        assert_eq!(answer.status, if rule.is_some() { 502 } else { 200 }, "{name}");
+        if let Some(rule) = rule {
+            assert_eq!(process.event("upstream failed").await["rule"], *rule, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_breaks_a_rule_is_explained_with_its_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::above("ours");
+    ours.write(&folder.path().join("ca.pem"));
+    let here = ["localhost"];
+    let ca = ours.issue_with(&here, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let client =
+        ours.issue_with(&here, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let odd = ours.issue_with(&here, |params| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55555, 1], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+    });
+    // Issued by a certificate that is no CA.
+    let issuer = ours.issue(&["issuer.test"]);
+    let signed_by = {
+        let issuer =
+            Issuer::from_ca_cert_der(issuer.certificate.der(), KeyPair::from_pem(&issuer.key.serialize_pem()).unwrap());
+        let key = KeyPair::generate().unwrap();
+        Issued {
+            certificate: CertificateParams::new(vec!["localhost".to_owned()])
+                .unwrap()
+                .signed_by(&key, &issuer.unwrap())
+                .unwrap(),
+            key,
+        }
+    };
+    let cases = [
+        (
+            "ca",
+            serve(pretending(&[&ca], &ca, &TLS13), authority::web).await,
+            "its certificate is a CA certificate (CA:TRUE",
+        ),
+        ("client", serve(showing(&client), authority::web).await, "issue it with `serverAuth`"),
+        ("odd", serve(pretending(&[&odd], &odd, &TLS13), authority::web).await, "critical extension"),
+        (
+            "issuer",
+            serve(pretending(&[&signed_by, &issuer], &signed_by, &TLS13), authority::web).await,
+            "is not a CA; issue it from a CA",
+        ),
+    ];
+    let upstreams: Vec<_> = cases.iter().map(|&(name, port, _)| (name, port, "ca = \"ca.pem\"")).collect();
+    let mut process = Process::start_in(&config(&upstreams), folder).await;
+    for (name, _, cure) in cases {
+        assert_eq!(process.connect().await.ask(&both(name)[0]).await.status, 502, "{name}");
+        let event = process.event("upstream failed").await;
+        assert_eq!(event["rule"], "upstream-tls-certificate", "{name}: {event}");
+        let why = event["why"].as_str().unwrap();
+        assert!(why.contains(cure) && !why.contains("Other"), "{name}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn check_warns_of_a_ca_file_that_will_not_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut expired = CertificateParams::default();
+    expired.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    expired.distinguished_name.push(rcgen::DnType::CommonName, "old root");
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    Issued { certificate: expired.self_signed(&key).unwrap(), key }.write(folder.path(), "expired");
+    let own = self_signed_ca(&["localhost"], |_| {});
+    own.write(folder.path(), "own");
+    // As a root, such a certificate is fine.
+    self_signed_ca(&["other.test"], |_| {}).write(folder.path(), "root");
+    let pin = pin_of(&own);
+    for (keys, code, words) in [
+        (
+            "ca = \"expired.pem\"".to_owned(),
+            0,
+            vec!["warning: upstream `u`: the CA certificate", "old root", "days ago; renew it"],
+        ),
+        (
+            "ca = \"own.pem\"".to_owned(),
+            0,
+            vec!["warning: upstream `u`: own.pem holds a self-signed CA certificate for `localhost` itself", &pin],
+        ),
+        ("ca = \"root.pem\"".to_owned(), 0, vec![]),
+        (format!("trust = \"pin\"\npin = \"{pin}\""), 0, vec![]),
+        ("trust = \"pin\"".to_owned(), 2, vec!["error: proxy.toml:", "`trust = \"pin\"` without `pin`"]),
+        ("trust = \"pin\"\npin = \"sha256/AAAA\"".to_owned(), 2, vec!["the base64 of 32 bytes"]),
+        ("trust = \"pin\"\npin = []".to_owned(), 2, vec!["`pin` is empty"]),
+        (
+            format!("trust = \"pin\"\npin = \"{pin}\"\nca = \"own.pem\""),
+            2,
+            vec!["`ca` does nothing with `trust = \"pin\"`"],
+        ),
+        ("trust = \"key\"".to_owned(), 2, vec!["expected one of: chain, pin"]),
+    ] {
+        std::fs::write(folder.path().join("proxy.toml"), config(&[("u", 1, &keys)])).unwrap();
+        let output = shell("exec \"$0\" check", folder.path(), "info").output().await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{keys}: {text}");
+        assert!(words.iter().all(|word| text.contains(word)) && words.is_empty() == text.is_empty(), "{keys}: {text}");
+    }
+    let plain = config(&[("u", 1, "trust = \"chain\"")]).replace("https://", "http://");
+    std::fs::write(folder.path().join("proxy.toml"), plain).unwrap();
+    let output = shell("exec \"$0\" check", folder.path(), "info").output().await.unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("`trust` is for https upstreams only"));
 }

@@ -62,6 +62,11 @@ pub struct Listener {
     pub redirect: Option<u16>,
 }
 
+impl Listener {
+    /// Of a listener that sets none.
+    pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
+}
+
 /// PROXY headers of a listener.
 #[derive(Clone, Debug)]
 pub struct ProxyProtocol {
@@ -310,8 +315,20 @@ pub struct UpstreamTls {
     pub ca: Option<PathBuf>,
     /// Its certificate has one of these keys, if there are any.
     pub pins: Vec<Pin>,
+    /// What makes its certificate a trusted one.
+    pub trust: Trust,
     /// What we show when we are asked who we are.
     pub pair: Option<PairFiles>,
+}
+
+/// What makes an upstream's certificate a trusted one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Its chain, name and dates; a pin comes on top.
+    #[default]
+    Chain,
+    /// Its pin alone.
+    Pin,
 }
 
 /// What is spoken with an upstream.

@@ -5,9 +5,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustls::Error;
+use rustls::{CertificateError, Error};
 
-use super::tls_stream::Plaintext;
+use super::{certificate_error, tls_stream::Plaintext};
 
 /// How a TLS handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,7 +129,13 @@ impl fmt::Display for Failure {
             Ending::Incompatible if self.is_general() => {
                 f.write_str("no certificate is of a kind that the client can verify")
             }
-            _ => self.error.fmt(f),
+            _ => match self.error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                // The others say it in a word.
+                Some(Error::InvalidCertificate(error @ CertificateError::Other(_))) => {
+                    write!(f, "the client's certificate cannot be used: {}", certificate_error::explain(error))
+                }
+                _ => self.error.fmt(f),
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets and TLS: bytes and addresses, no HTTP.
 
+mod certificate_error;
 pub mod certificate_names;
 pub mod certificates;
 pub mod challenges;
@@ -16,6 +17,7 @@ pub mod open_files;
 mod pinned;
 pub mod proxy_header;
 pub mod proxy_protocol;
+pub mod roots;
 pub mod server_tls;
 pub mod timer;
 pub mod tls;

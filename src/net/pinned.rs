@@ -6,11 +6,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certificate_error;
 use crate::protocol::pin::Pin;
 
 /// The key was another one.
@@ -21,22 +23,62 @@ pub(super) struct PinMismatch {
     pub(super) seen: Pin,
 }
 
-/// Asks `chain`, and then for a key that is known.
+/// The certificate is that of a CA, and cannot be a server's.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("a CA certificate is used as that of a server; its key is {seen}")]
+pub(super) struct CaPresented {
+    /// The pin of its key.
+    pub(super) seen: Pin,
+    pub(super) self_signed: bool,
+}
+
+/// Checks the chain, and then that the key is a known one where pins are set.
 #[derive(Debug)]
-pub(super) struct Pinned {
-    pub(super) chain: Arc<dyn ServerCertVerifier>,
+pub(super) struct Chain {
+    pub(super) inner: Arc<dyn ServerCertVerifier>,
+    /// None: any key.
+    pub(super) pins: Box<[Pin]>,
+}
+
+/// Trusts a certificate for its key alone: no chain, no name and no date. The peer still has to sign the handshake with it.
+#[derive(Debug)]
+pub(super) struct KeyAlone {
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
     /// At least one.
     pub(super) pins: Box<[Pin]>,
 }
 
+fn check(pins: &[Pin], leaf: &CertificateDer<'_>) -> Result<(), Error> {
+    let seen = pin(leaf)?;
+    if pins.contains(&seen) {
+        return Ok(());
+    }
+    Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { seen }))).into())
+}
+
+/// What only the certificate itself can add to an error of its chain.
+fn explained(error: Error, leaf: &CertificateDer<'_>) -> Error {
+    // A CA that was made anew under its old name; a handshake's signature is checked elsewhere.
+    if error == Error::InvalidCertificate(CertificateError::BadSignature) {
+        return CertificateError::UnknownIssuer.into();
+    }
+    let presented = certificate_error::is_ca_as_peer(&error).then(|| presented(leaf)).flatten();
+    presented.map_or(error, |presented| CertificateError::Other(OtherError(Arc::new(presented))).into())
+}
+
+fn presented(leaf: &CertificateDer<'_>) -> Option<CaPresented> {
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    Some(CaPresented { seen: pin(leaf).ok()?, self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw() })
+}
+
 /// The pin of a certificate's key.
-fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, CertificateError> {
+pub(super) fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, CertificateError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let hash = digest(&SHA256, parsed.public_key().raw);
     hash.as_ref().try_into().map(Pin).map_err(|_| CertificateError::BadEncoding)
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Chain {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -45,12 +87,12 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.chain.verify_server_cert(leaf, intermediates, name, ocsp, now)?;
-        let seen = pin(leaf)?;
-        if self.pins.contains(&seen) {
-            return Ok(verified);
+        let verified = self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now);
+        let verified = verified.map_err(|error| explained(error, leaf))?;
+        if !self.pins.is_empty() {
+            check(&self.pins, leaf)?;
         }
-        Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { seen }))).into())
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -59,7 +101,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.inner.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -68,11 +110,46 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.inner.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
+    }
+}
+
+impl ServerCertVerifier for KeyAlone {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        check(&self.pins, leaf).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -15,11 +15,11 @@ use rustls_platform_verifier::Verifier;
 
 use super::{
     certificates::{Certificates, Stamp},
-    pinned::Pinned,
+    pinned::{Chain, KeyAlone},
     tls::{HTTP1, HTTP2, TlsError, certificates, provider},
 };
 use crate::{
-    config::model::{PairFiles, Protocol, Unnamed, UpstreamTls},
+    config::model::{PairFiles, Protocol, Trust, Unnamed, UpstreamTls},
     protocol::pin::Pin,
 };
 
@@ -28,7 +28,8 @@ use crate::{
 /// # Errors
 /// See [`TlsError`].
 pub fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    config(ca, &[], None, HTTP1)
+    let provider = provider();
+    config(chain(ca, &[], &provider)?, provider, None, HTTP1)
 }
 
 /// The client side of TLS with one upstream.
@@ -79,7 +80,15 @@ impl ClientTls {
             Protocol::Http1 => HTTP1,
             Protocol::Http2 => HTTP2,
         };
-        Ok(Self { config: Mutex::new((0, config(tls.ca.as_deref(), &tls.pins, shown, spoken)?)), identity })
+        let provider = provider();
+        let verifier: Arc<dyn ServerCertVerifier> = match tls.trust {
+            Trust::Chain => chain(tls.ca.as_deref(), &tls.pins, &provider)?,
+            Trust::Pin => Arc::new(KeyAlone {
+                algorithms: provider.signature_verification_algorithms,
+                pins: tls.pins.as_slice().into(),
+            }),
+        };
+        Ok(Self { config: Mutex::new((0, config(verifier, provider, shown, spoken)?)), identity })
     }
 
     /// Who we are there, if anybody.
@@ -114,14 +123,11 @@ impl ResolvesClientCert for Certificates {
 }
 
 fn config(
-    ca: Option<&Path>,
-    pins: &[Pin],
+    verifier: Arc<dyn ServerCertVerifier>,
+    provider: Arc<CryptoProvider>,
     shown: Option<Arc<Certificates>>,
     protocol: &[u8],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = provider();
-    let chain = verifier(ca, &provider)?;
-    let verifier = if pins.is_empty() { chain } else { Arc::new(Pinned { chain, pins: pins.into() }) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
         .dangerous()
@@ -132,6 +138,10 @@ fn config(
     };
     config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
+}
+
+fn chain(ca: Option<&Path>, pins: &[Pin], provider: &Arc<CryptoProvider>) -> Result<Arc<Chain>, TlsError> {
+    Ok(Arc::new(Chain { inner: verifier(ca, provider)?, pins: pins.into() }))
 }
 
 fn verifier(ca: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {

@@ -8,7 +8,10 @@ use rustls::{
 };
 use thiserror::Error;
 
-use super::pinned::PinMismatch;
+use super::{
+    certificate_error::explain,
+    pinned::{CaPresented, PinMismatch},
+};
 use crate::protocol::pin::Pin;
 
 /// The most names of a certificate that are shown.
@@ -54,8 +57,26 @@ pub enum TlsFailure {
         /// What `pin` would have to say.
         seen: Pin,
     },
+    /// The certificate is that of a CA.
+    #[error(
+        "its certificate is a{} CA certificate (CA:TRUE, the default of `openssl req -x509`), which no server may use; if \
+         its key is meant to be {seen}, set `trust = \"pin\"` and `pin = \"{seen}\"`, or issue one with \
+         `basicConstraints = CA:FALSE`",
+        if *self_signed { " self-signed" } else { "" }
+    )]
+    Ca {
+        /// The pin of its key.
+        seen: Pin,
+        /// Whether it is its own issuer.
+        self_signed: bool,
+    },
+    /// The peer cannot sign with the key of its certificate.
+    #[error(
+        "the signature of its handshake does not match its certificate; configure there the private key that belongs to it"
+    )]
+    Signature,
     /// Anything else that is wrong with the certificate.
-    #[error("its certificate cannot be used: {0}")]
+    #[error("its certificate cannot be used: {}", explain(.0))]
     Certificate(CertificateError),
     /// It answers in another protocol.
     #[error("it does not speak TLS on this port; write `http://`, or its TLS port")]
@@ -142,12 +163,14 @@ impl TlsFailure {
                 expected: name(expected),
                 presented: presented.iter().map(|text| bare(text)).collect(),
             },
-            // The other is a CA that was made anew under its old name.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            // One in the chain is an unknown issuer's.
+            CertificateError::BadSignature => Self::Signature,
             CertificateError::Revoked => Self::Revoked,
-            CertificateError::Other(OtherError(inner)) => match inner.downcast_ref() {
-                Some(&PinMismatch { seen }) => Self::Pin { seen },
-                None => Self::Certificate(error.clone()),
+            CertificateError::Other(OtherError(inner)) => match (inner.downcast_ref(), inner.downcast_ref()) {
+                (Some(&PinMismatch { seen }), _) => Self::Pin { seen },
+                (None, Some(&CaPresented { seen, self_signed })) => Self::Ca { seen, self_signed },
+                (None, None) => Self::Certificate(error.clone()),
             },
             other => Self::Certificate(other.clone()),
         }
@@ -186,6 +209,9 @@ impl TlsFailure {
             Self::UnknownIssuer => "upstream-tls-unknown-issuer",
             Self::Revoked => "upstream-tls-revoked",
             Self::Pin { .. } => "upstream-tls-pin",
+            Self::Ca { self_signed: true, .. } => "upstream-tls-self-signed-ca",
+            Self::Ca { self_signed: false, .. } => "upstream-tls-certificate",
+            Self::Signature => "upstream-tls-signature",
             Self::Certificate(_) => "upstream-tls-certificate",
             Self::Plaintext => "upstream-tls-plaintext",
             Self::ClientCertificateMissing => "upstream-tls-client-certificate",

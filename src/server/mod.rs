@@ -9,6 +9,7 @@ mod worker;
 use std::{
     io,
     sync::{Arc, atomic::AtomicU64},
+    time::SystemTime,
 };
 
 use thiserror::Error;
@@ -21,11 +22,11 @@ use room::Room;
 use crate::{
     acme,
     admission::{Admission, ExchangeLimits},
-    config::model::{Limits, Model},
+    config::model::{Endpoint, Limits, Model},
     downstream::ConnectionLimits,
     drain::{Live, Tracker},
     net::{
-        development::DevelopmentError, key_log::KeyLogError, tls::TlsError, tls_client::Identity,
+        development::DevelopmentError, key_log::KeyLogError, roots, tls::TlsError, tls_client::Identity,
         unix_listener::UnixBindError,
     },
     protocol::address::ListenAddress,
@@ -154,9 +155,17 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
     Ok(outcome)
 }
 
-/// Returns what the config promises beyond the limits of this system: nothing that a start would fail on.
+/// Returns what the config promises beyond the limits of this system, and certificates of CAs that will not do: nothing that
+/// a start would fail on.
 pub fn warnings(model: &Model) -> Vec<String> {
-    Room::of_process(model, bind::workers(model).get()).shortage().into_iter().collect()
+    let mut found: Vec<String> = Room::of_process(model, bind::workers(model).get()).shortage().into_iter().collect();
+    for upstream in &model.upstreams {
+        let Endpoint::Tls { tls, .. } = &upstream.endpoint else { continue };
+        // A file that cannot be read is an error of the check.
+        let warnings = roots::warnings(tls, SystemTime::now()).unwrap_or_default();
+        found.extend(warnings.into_iter().map(|text| format!("upstream `{}`: {text}", upstream.name)));
+    }
+    found
 }
 
 fn connection_limits(limits: &Limits) -> ConnectionLimits {

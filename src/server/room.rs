@@ -2,7 +2,7 @@
 
 use crate::{
     admission::ExchangeBounds,
-    config::model::{Endpoint, Model, Protocol},
+    config::model::{Endpoint, Listener, Model, Protocol},
     net::open_files,
     protocol::address::ListenAddress,
 };
@@ -22,6 +22,8 @@ pub(super) struct Room {
     pooled: u64,
     /// Sum of `max_connections` over all listeners.
     max_connections: u64,
+    /// Whether some listener sets its own.
+    connections_set: bool,
     /// Connections that find room if each has a socket to an upstream.
     connections: u64,
     /// Sockets to upstreams beside the connections of all listeners.
@@ -57,6 +59,8 @@ impl Room {
         let pooled = sum(&mut pools.map(|upstream| upstream.pool_max_idle)).saturating_mul(workers).min(files / 8);
         let rest = files.saturating_sub(own.min(files / 8)).saturating_sub(pooled);
         let max_connections = sum(&mut model.listeners.iter().map(|listener| listener.max_connections));
+        let connections_set =
+            model.listeners.iter().any(|listener| listener.max_connections != Listener::DEFAULT_MAX_CONNECTIONS);
         let sockets = rest.saturating_sub(max_connections.min(rest / 2)).max(1);
         let set = model.limits.max_exchanges;
         let max_exchanges = set.map_or(sockets.min(UNLIMITED), count);
@@ -66,6 +70,7 @@ impl Room {
             files,
             pooled,
             max_connections,
+            connections_set,
             connections: rest / 2,
             sockets,
             max_exchanges,
@@ -85,9 +90,10 @@ impl Room {
 
     /// What the config promises beyond the limit of open files, for `switchgate check`.
     pub(super) fn shortage(&self) -> Option<String> {
-        let Self { files, connections, max_connections, max_exchanges, sockets, pooled, .. } = self;
+        let &Self { files, connections, max_connections, max_exchanges, sockets, pooled, .. } = self;
         let allows = format!("the limit of {files} open files (here; LimitNOFILE and ulimit -Hn set it) has room for");
-        if max_connections > connections {
+        // A default that nearly fits is worth a line at start, not a warning for each check.
+        if max_connections > connections && (self.connections_set || connections < max_connections / 2) {
             return Some(format!(
                 "{allows} {connections} connections with an upstream each; `max_connections` of all listeners is {max_connections}"
             ));

@@ -17,7 +17,7 @@ pub(super) use self::{
     tls::{
         AcmeTable, ChallengeWord, ClientModeWord, ClientTable, ForeignHostWord, TlsTable, UnnamedWord, VersionsWord,
     },
-    upstream::{HostHeaderWord, PathsWord, ProtocolWord, ProxyProtocolWord, UpstreamTable},
+    upstream::{HostHeaderWord, PathsWord, ProtocolWord, ProxyProtocolWord, TrustWord, UpstreamTable},
 };
 use super::reader::{CloseCode, Given, OneOrMany, Size, Span, Workers, raw_choice, raw_table};
 

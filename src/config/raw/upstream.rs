@@ -13,8 +13,11 @@ raw_table! {
         /// For https: the name its certificate must be for. Default the host of the URL.
         server_name: String,
         /// For https: `sha256/BASE64` of the public key that its own certificate must have, or several: name the next key
-        /// before it changes. Besides the check of its chain and name, not in place of it.
+        /// before it changes. Besides the check of its chain and name, unless `trust = "pin"`.
         pin: OneOrMany,
+        /// For https: what makes its certificate a trusted one. Default: `chain`. Set `pin`, with `pin`, for an upstream with
+        /// a self-signed certificate.
+        trust: TrustWord,
         /// For https: PEM file with the certificate chain that we show it when it asks, leaf first.
         certificate: String,
         /// For https: PEM file with the private key of that. The two are read again when they change.
@@ -38,6 +41,17 @@ raw_table! {
         pool_idle_timeout: Span,
         /// Most idle connections kept. Default 64.
         pool_max_idle: usize,
+    }
+}
+
+raw_choice! {
+    /// What makes an upstream's certificate a trusted one.
+    TrustWord {
+        /// A chain to a root in `ca`, or to one that this system trusts, that is valid now and for its name.
+        Chain = "chain",
+        /// A key in `pin`, and nothing else: issuer, names and dates are not checked. The upstream still proves in each
+        /// handshake that it has the private key.
+        Pin = "pin",
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn listeners(
             name: raw.name.map_or(first, |given| given.value),
             unix_mode: raw.unix_mode.and_then(|given| unix_mode(&given, &addresses, problems)),
             addresses,
-            max_connections: number(raw.max_connections, 1..=10_000_000, 10_000, problems),
+            max_connections: number(raw.max_connections, 1..=10_000_000, Listener::DEFAULT_MAX_CONNECTIONS, problems),
             max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
             tls: tls.flatten(),
             proxy_protocol: raw.proxy_protocol.map(|given| proxy_protocol(given, &listen.value.0, problems)),

@@ -6,7 +6,7 @@ use super::{number, socket_path, span};
 use crate::{
     config::{
         error::Problems,
-        model::{Endpoint, HostHeader, PairFiles, PathReading, Protocol, ProxyVersion, Upstream, UpstreamTls},
+        model::{Endpoint, HostHeader, PairFiles, PathReading, Protocol, ProxyVersion, Trust, Upstream, UpstreamTls},
         raw,
         reader::{Given, OneOrMany},
     },
@@ -52,8 +52,14 @@ pub(super) fn upstream(
         problems.at(&place, format!("the upstream `{name}` has no `url`; write `url = \"http://127.0.0.1:9000\"`"));
         return None;
     };
-    let tls =
-        TlsKeys { ca: raw.ca, server_name: raw.server_name, pin: raw.pin, certificate: raw.certificate, key: raw.key };
+    let tls = TlsKeys {
+        ca: raw.ca,
+        server_name: raw.server_name,
+        pin: raw.pin,
+        trust: raw.trust,
+        certificate: raw.certificate,
+        key: raw.key,
+    };
     if !url.value.starts_with("https://") {
         for (key, span) in tls.given() {
             problems.at(&span, format!("`{key}` is for https upstreams only; change the url or leave it out"));
@@ -91,6 +97,7 @@ struct TlsKeys {
     ca: Option<Given<String>>,
     server_name: Option<Given<String>>,
     pin: Option<Given<OneOrMany>>,
+    trust: Option<Given<raw::TrustWord>>,
     certificate: Option<Given<String>>,
     key: Option<Given<String>>,
 }
@@ -105,7 +112,8 @@ impl TlsKeys {
             ("key", &self.key),
         ];
         let pin = self.pin.as_ref().map(|given| ("pin", given.span.clone()));
-        texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.span.clone()))).chain(pin)
+        let trust = self.trust.as_ref().map(|given| ("trust", given.span.clone()));
+        texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.span.clone()))).chain(pin).chain(trust)
     }
 
     fn model(self, host: &str, folder: &Path, problems: &mut Problems<'_>) -> UpstreamTls {
@@ -124,10 +132,24 @@ impl TlsKeys {
             }
             (None, None) => None,
         };
+        let trust = match self.trust.as_ref().map(|given| given.value) {
+            Some(raw::TrustWord::Pin) => Trust::Pin,
+            Some(raw::TrustWord::Chain) | None => Trust::Chain,
+        };
+        if let Some(given) = self.trust.filter(|_| trust == Trust::Pin && self.pin.is_none()) {
+            problems.at(&given.span, "`trust = \"pin\"` without `pin`; name the key as `pin = \"sha256/…\"`");
+        }
+        if let Some(given) = self.ca.as_ref().filter(|_| trust == Trust::Pin) {
+            problems.at(
+                &given.span,
+                "`ca` does nothing with `trust = \"pin\"`: no chain is checked; leave out one of them",
+            );
+        }
         UpstreamTls {
             server_name: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             ca: self.ca.map(|given| folder.join(given.value)),
             pins: pins(self.pin, problems),
+            trust,
             pair,
         }
     }
