@@ -17,6 +17,7 @@ use crate::support::{
     frames::{BINARY, MASK, close, frame, reset_on_drop},
     handshake,
     http2_upstream::{Http2Upstream, accept_websocket},
+    websocket::{Ends, open},
     within,
 };
 
@@ -26,50 +27,12 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// Long enough for whatever passes at once to have come.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Both ends of a WebSocket; the HTTP/2 connection of the client is kept for as long.
-struct Ends {
-    client: Client<Wire>,
-    peer: Client<TcpStream>,
-    _http2: Option<Http2Client>,
-}
-
-async fn open(gate: &Gate, upstream: &mut Upstream, door: Door) -> Ends {
-    let answer = async {
-        let mut peer = upstream.accept().await;
-        let head = peer.head().await;
-        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-        peer.send(accepted("").replace(crate::support::ACCEPT, &accept_value(key))).await;
-        peer
-    };
-    let opening = async {
-        match door {
-            Door::Http2 => {
-                let mut http2 = gate.http2().await;
-                let client = http2.websocket().await;
-                (Client::new(Wire::boxed(client.stream)), Some(http2))
-            }
-            Door::Clear | Door::Tls => {
-                let stream = match door {
-                    Door::Clear => Wire::Tcp(gate.proxy.connect().await.stream),
-                    _ => Wire::boxed(gate.secure(&[]).await),
-                };
-                let mut client = Client::new(stream);
-                client.send(handshake("")).await;
-                assert_eq!(client.answer().await.status, 101);
-                (client, None)
-            }
-        }
-    };
-    let ((client, http2), peer) = tokio::join!(opening, answer);
-    Ends { client, peer, _http2: http2 }
-}
-
 #[tokio::test]
 async fn a_client_that_ends_its_stream_with_its_close_still_gets_the_answer() {
     for door in Door::ALL {
         let mut upstream = Upstream::start().await;
         let gate = Gate::before(&upstream.url, "close_timeout = \"8s\"", "").await;
-        let Ends { mut client, mut peer, _http2 } = open(&gate, &mut upstream, door).await;
+        let Ends { mut client, mut peer, http2: _http2 } = open(&gate, &mut upstream, door).await;
         client.send(close(1000, MASK)).await;
         client.stream.shutdown().await.unwrap();
         assert_eq!(peer.expect_close().await, 1000, "{door:?}");
@@ -91,7 +54,7 @@ async fn an_upstream_that_ends_its_stream_leaves_the_client_time_to_answer() {
         for (said, code) in [(Some(4000), 4000), (None, 1012)] {
             let mut upstream = Upstream::start().await;
             let gate = Gate::before(&upstream.url, "close_timeout = \"8s\"", "").await;
-            let Ends { mut client, mut peer, _http2 } = open(&gate, &mut upstream, door).await;
+            let Ends { mut client, mut peer, http2: _http2 } = open(&gate, &mut upstream, door).await;
             if let Some(said) = said {
                 peer.send(close(said, None)).await;
             }
@@ -116,7 +79,7 @@ async fn a_closed_websocket_frees_its_place_though_its_client_keeps_the_stream_o
         let mut kept = Vec::new();
         for round in 0..3 {
             let begun = Instant::now();
-            let Ends { mut client, mut peer, _http2 } = open(&gate, &mut upstream, door).await;
+            let Ends { mut client, mut peer, http2: _http2 } = open(&gate, &mut upstream, door).await;
             client.send(close(1000, MASK)).await;
             assert_eq!(peer.expect_close().await, 1000);
             peer.send(close(1000, None)).await;

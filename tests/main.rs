@@ -30,6 +30,7 @@ mod log;
 mod look_alikes;
 mod orderly_end;
 mod origin;
+mod passed_resets;
 mod paths;
 mod peers;
 mod peers_acme;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Lease;
@@ -118,6 +118,13 @@ impl Io for Http2Stream {
         // server with NO_ERROR, as a client with CANCEL.
         self.halves = None;
         self.rest = Bytes::new();
+    }
+
+    fn reset(&mut self) {
+        if let Some(Halves { send, .. }) = &mut self.halves {
+            send.send_reset(Reason::CANCEL);
+        }
+        self.ended = true;
     }
 }
 

@@ -64,6 +64,18 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
     /// stream from then on. Elsewhere nothing happens: a socket that is closed before its peer has ended may destroy
     /// what that one has not read yet.
     fn release(&mut self) {}
+
+    /// Ends the stream with a reset, at the latest when it is dropped. What the peer has not taken yet may be lost.
+    ///
+    /// TCP sends RST, also below TLS, which then has no close_notify; an HTTP/2 stream is reset with CANCEL (RFC 8441 §5).
+    /// Unix-domain sockets and pipes have no reset.
+    fn reset(&mut self) {}
+}
+
+/// Makes the drop of this socket a reset.
+fn reset_on_drop(stream: &TcpStream) {
+    // It fails on a socket that has failed already: its peer knows.
+    let _gone = stream.set_zero_linger();
 }
 
 fn pending_error(stream: &TcpStream) -> Option<io::Error> {
@@ -87,6 +99,10 @@ impl Io for tokio_rustls::client::TlsStream<TcpStream> {
 
     fn hang_up(&self) -> Option<HangUp> {
         hang_up(self.get_ref().0)
+    }
+
+    fn reset(&mut self) {
+        reset_on_drop(self.get_ref().0);
     }
 }
 

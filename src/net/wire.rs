@@ -68,6 +68,13 @@ impl Io for Wire {
             Self::Boxed(stream) => stream.release(),
         }
     }
+
+    fn reset(&mut self) {
+        match self {
+            Self::Tcp(stream) => super::reset_on_drop(stream),
+            Self::Boxed(stream) => stream.reset(),
+        }
+    }
 }
 
 impl AsyncRead for Wire {

@@ -54,6 +54,9 @@ pub trait Link: AsyncRead + AsyncWrite + Unpin {
     /// Gives up a stream whose own direction was shut down: what the peer may still send is not wanted. Reads find the
     /// end of the stream from then on, where the transport can tell the peer; elsewhere nothing happens.
     fn release(&mut self) {}
+
+    /// Ends the stream with a reset, at the latest when it is dropped, where the transport has one.
+    fn reset(&mut self) {}
 }
 
 impl Link for tokio::io::DuplexStream {}

@@ -52,6 +52,10 @@ impl Link for Wire {
     fn release(&mut self) {
         Io::release(self);
     }
+
+    fn reset(&mut self) {
+        Io::reset(self);
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -24,6 +24,7 @@ pub(crate) mod library;
 pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod tls_client;
+pub(crate) mod websocket;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -35,7 +35,7 @@ raw_choice! {
         Enforce = "enforce",
         /// A broken rule is logged, and from there on bytes pass as bytes.
         Observe = "observe",
-        /// Bytes pass as bytes: no limits, no Ping, no Close of ours.
+        /// Bytes pass as bytes: no limits, no Ping, no Close of ours. A reset of one side is a reset to the other.
         Off = "off",
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
 pub use handshake::{Plaintext, accept, connect};
 pub use records::Engine;
 
-use super::{HangUp, Io, hang_up, pending_error};
+use super::{HangUp, Io, hang_up, pending_error, reset_on_drop};
 use records::{Opened, Outgoing};
 
 /// A connection that a peer opened to us.
@@ -326,6 +326,13 @@ impl<E: Engine> Io for TlsStream<E> {
 
     fn hang_up(&self) -> Option<HangUp> {
         hang_up(&self.socket)
+    }
+
+    fn reset(&mut self) {
+        // Without close_notify: it would say that all was sent (RFC 8446 §6.1).
+        self.writing = Writing::Closed;
+        self.outbound = Rest::default();
+        reset_on_drop(&self.socket);
     }
 }
 

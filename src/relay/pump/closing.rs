@@ -69,9 +69,27 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             self.first_to_end.get_or_insert(side);
             self.began.get_or_insert(side);
         }
+        let resets = self.is_reset(side, &error).then(|| side.other());
         let end = if both_said { End::Closed } else { End::Failed(error) };
         let code = farewell(side, &self.policy);
-        self.begin_closing(end, (code, code), Some(side))
+        let decided = self.closing.is_some();
+        let turn = self.begin_closing(end, (code, code), Some(side));
+        if let Some(closing) = self.closing.as_mut().filter(|_| !decided) {
+            closing.resets = resets;
+        }
+        turn
+    }
+
+    /// Whether the loss of this side is a reset to the other one too. Where frames are followed that one gets a Close.
+    fn is_reset(&mut self, side: Side, error: &io::Error) -> bool {
+        self.policy.frames == Frames::Off
+            && match error.kind() {
+                io::ErrorKind::ConnectionReset => true,
+                // A TLS peer that hung up without close_notify, as many do. What it had sent must not be lost.
+                io::ErrorKind::UnexpectedEof => false,
+                // A peer that had ended its stream before has said all.
+                _ => !self.from(side).has_ended(),
+            }
     }
 
     /// Decides the end. `codes` are those for the downstream and for the upstream.
@@ -89,7 +107,7 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         self.to_downstream.lane.queue_close(codes.0);
         self.to_upstream.lane.queue_close(codes.1);
         let until = self.begun.now() + self.policy.close_timeout;
-        self.closing = Some(Box::new(Closing { end, until, patience: None, dead }));
+        self.closing = Some(Box::new(Closing { end, until, patience: None, dead, resets: None }));
         self.quiet_until = None;
         Turn::Again
     }
@@ -197,10 +215,17 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
             dead == Some(Side::Upstream) || upstream_told && (answered(&self.to_downstream) || mute(&self.to_upstream));
         let over = now >= until || downstream && upstream;
         if over {
-            self.hang_up(cx);
+            match self.closing.as_ref().and_then(|closing| closing.resets) {
+                Some(Side::Downstream) => self.downstream.reset(),
+                Some(Side::Upstream) => self.upstream.reset(),
+                None => self.hang_up(cx),
+            }
             return Turn::Over(self.decided().unwrap_or(End::Closed));
         }
-        // Each side as soon as it is done: the other may take its time.
+        // Each side as soon as it is done: the other may take its time. A reset waits for what is still to be written.
+        if self.closing.as_ref().is_some_and(|closing| closing.resets.is_some()) {
+            return self.wake_at(cx, until);
+        }
         if downstream_lost || downstream {
             let shut = half::shut_down(cx, &mut self.downstream);
             if downstream && shut.is_ready() {

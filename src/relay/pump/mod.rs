@@ -71,6 +71,8 @@ struct Closing {
     patience: Option<Moment>,
     /// A side that cannot be written to or read from any more.
     dead: Option<Side>,
+    /// The side that is ended by a reset, as the other one was.
+    resets: Option<Side>,
 }
 
 /// A side that takes nothing any more and may still have something to say.
