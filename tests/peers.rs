@@ -1,10 +1,12 @@
-//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Firefox, Autobahn, sslscan.
+//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Firefox, Go, Java, curl,
+//! Autobahn, sslscan.
 //!
 //! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
 //! it was skipped and why, and passes.
 
 mod autobahn;
 mod browsers;
+mod http2_clients;
 mod tls_scan;
 
 use std::{

@@ -1,0 +1,3 @@
+module switchgate.test/peers
+
+go 1.23
