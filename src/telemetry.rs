@@ -1,13 +1,16 @@
 //! The tracing subscriber, installed by `main`; everything else speaks through the `tracing` facade.
 
-use std::{
-    borrow::Cow,
-    io::{self, IsTerminal, Write},
-};
+mod libraries;
+mod lines;
+
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::protocol::log_text::is_printable;
+use self::{
+    libraries::{Directives, Events},
+    lines::Lines,
+};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,15 +30,17 @@ const REFUSALS_ONCE: &str = "rustls_platform_verifier=off";
 
 /// Sends events to standard error; `RUST_LOG` chooses which (default `info`).
 ///
+/// A level without a target, such as `info`, is that of switchgate alone: a library knows neither the listener nor the
+/// client of what it reports. From `debug` on it counts for libraries too, whose events are then shown as `DEBUG`. A target
+/// that is named, as in `rustls=warn`, is shown as it is.
+///
 /// # Errors
 /// When `RUST_LOG` cannot be understood, or a subscriber is installed already.
 pub fn install(format: LogFormat) -> Result<(), String> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|error| {
-            format!("RUST_LOG is `{text}`: {error}; expected for example `info` or `switchgate=debug`")
-        })?,
-        _ => EnvFilter::new("info"),
-    };
+    let text = std::env::var("RUST_LOG").unwrap_or_default();
+    let directives = Directives::read(&text);
+    let filter = EnvFilter::try_new(&directives.filter)
+        .map_err(|error| format!("RUST_LOG is `{text}`: {error}; expected for example `info` or `switchgate=debug`"))?;
     // At `trace` the embedded echo's library writes whole messages: payloads stay out unless it is named.
     let everything = filter.max_level_hint() == Some(LevelFilter::TRACE) && !filter.to_string().contains("tungstenite");
     let filter = match PAYLOADS_OUT.parse() {
@@ -52,82 +57,15 @@ pub fn install(format: LogFormat) -> Result<(), String> {
             let ansi = io::stderr().is_terminal();
             let layer =
                 fmt::layer().with_writer(move || Lines { json: false, ansi }).with_ansi(ansi).with_target(false);
+            let layer = layer.map_event_format(|inner| Events { inner, json: false, named: directives.named });
             registry.with(layer).try_init()
         }
         LogFormat::Json => {
             let writer = || Lines { json: true, ansi: false };
             let layer = fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer);
+            let layer = layer.map_event_format(|inner| Events { inner, json: true, named: directives.named });
             registry.with(layer).try_init()
         }
     };
     installed.map_err(|error| error.to_string())
-}
-
-/// Standard error, one event a line.
-///
-/// Events of ours escape what comes from outside. This is the net below them, for the debug lines of libraries and for what
-/// was forgotten: whatever an event holds, it stays one line of printable text.
-struct Lines {
-    json: bool,
-    /// Colors are escape sequences; what a field holds of these is escaped by the formatter.
-    ansi: bool,
-}
-
-impl Write for Lines {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(&one_line(event, self.json, self.ansi))?;
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
-/// Returns an event with everything but printable characters escaped, except the line end that it has.
-fn one_line(event: &[u8], json: bool, ansi: bool) -> Cow<'_, [u8]> {
-    let (text, end) = event.strip_suffix(b"\n").map_or((event, ""), |text| (text, "\n"));
-    if text.iter().all(|byte| matches!(byte, b' '..=b'~') || ansi && *byte == 0x1b) {
-        return Cow::Borrowed(event);
-    }
-    let mut line = String::with_capacity(event.len() + 16);
-    for c in String::from_utf8_lossy(text).chars() {
-        if is_printable(c) || ansi && c == '\x1b' {
-            line.push(c);
-        } else if json {
-            // Outside strings JSON has none of these, and inside them this is the same character.
-            let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
-            line.push_str(&units);
-        } else {
-            line.extend(c.escape_default());
-        }
-    }
-    line.push_str(end);
-    Cow::Owned(line.into_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_stays_one_line_of_printable_text() {
-        for (event, pretty, json) in [
-            ("plain\n", "plain\n", "plain\n"),
-            ("no end", "no end", "no end"),
-            ("a\r\nb\n", "a\\r\\nb\n", "a\\u000d\\u000ab\n"),
-            ("a\u{202e}b\n", "a\\u{202e}b\n", "a\\u202eb\n"),
-            ("\u{2028}\u{e0041}\n", "\\u{2028}\\u{e0041}\n", "\\u2028\\udb40\\udc41\n"),
-            ("gr\u{fc}n\n", "gr\u{fc}n\n", "gr\u{fc}n\n"),
-            ("\x1b[2m\n", "\\u{1b}[2m\n", "\\u001b[2m\n"),
-        ] {
-            assert_eq!(one_line(event.as_bytes(), false, false), pretty.as_bytes(), "{event:?}");
-            assert_eq!(one_line(event.as_bytes(), true, false), json.as_bytes(), "{event:?}");
-        }
-        assert_eq!(one_line("\x1b[2m\u{9b}\n".as_bytes(), false, true), "\x1b[2m\\u{9b}\n".as_bytes());
-        let text = "\u{202e}\u{e0041}\r\n\u{feff}";
-        let event = serde_json::to_string(text).unwrap();
-        let line = one_line(event.as_bytes(), true, false);
-        assert_eq!(serde_json::from_slice::<String>(&line).unwrap(), text);
-    }
 }

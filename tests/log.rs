@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::support::{
     Client, KEY, Upstream, accepted, handshake,
-    process::{Process, shell},
+    process::{DEVELOPMENT, Process, shell},
     within,
 };
 
@@ -286,6 +286,56 @@ async fn text_from_outside_is_escaped_in_pretty_lines() {
                 }
             };
             assert!(line.contains(&format!("{}x", evil.escape_default())), "{line}");
+        }
+    }
+}
+
+/// A ClientHello that carries this name in SNI, as no library of ours would send it.
+fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &sized(body)].concat();
+    let server_name = sized(&[&[0][..], &sized(name.as_bytes())].concat());
+    let extensions = [
+        extension(0, &server_name),
+        extension(10, &sized(&[0, 29])),
+        extension(13, &sized(&[4, 3, 8, 4])),
+        extension(43, &[2, 3, 4]),
+        extension(51, &sized(&[&[0, 29][..], &sized(&[9; 32])].concat())),
+    ]
+    .concat();
+    let hello = [&[3, 3][..], &[7; 32], &[0], &sized(&[0x13, 1]), &[1, 0], &sized(&extensions)].concat();
+    let length = u32::try_from(hello.len()).unwrap().to_be_bytes();
+    let message = [&[1][..], &length[1..], &hello].concat();
+    [&[22, 3, 1][..], &sized(&message)].concat()
+}
+
+#[tokio::test]
+async fn libraries_log_nothing_above_debug_unless_they_are_named() {
+    let config = format!("{FRONT}[upstream.gone]\nurl = \"http://127.0.0.1:1\"\n");
+    let config = config.replace("listen = \"127.0.0.1:0\"\n", &format!("listen = \"127.0.0.1:0\"\n{DEVELOPMENT}"));
+    for (filter, level) in [("info", None), ("debug", Some("DEBUG")), ("info,rustls=warn", Some("WARN"))] {
+        let mut process = Process::start_with(&config, filter, "exec \"$0\" --log-format json").await;
+        for name in ["127.0.0.1", "::1", "not_a host\u{202e}", ""] {
+            let mut client = process.connect().await;
+            client.send(client_hello(name)).await;
+            // One byte of an answer, or the end: then the hello has been read.
+            let mut byte = [0];
+            let _seen = within("answer", client.stream.read(&mut byte)).await;
+        }
+        process.terminate();
+        assert_eq!(process.exit_code().await, Some(0));
+        let about_sni = |event: &&Value| event["message"].as_str().unwrap().contains("SNI");
+        let levels: Vec<&Value> = process.seen.iter().filter(about_sni).map(|event| &event["level"]).collect();
+        assert_eq!(levels.first().copied(), level.map(Value::from).as_ref(), "{filter}: {:#?}", process.seen);
+        for event in &process.seen {
+            let ours = event["target"].as_str().unwrap().starts_with("switchgate");
+            let quiet = event["level"] == "DEBUG" || event["level"] == "TRACE";
+            assert!(ours || quiet || filter.contains("rustls"), "{filter}: {event}");
+            let text = event.to_string();
+            assert!(!text.contains("log.file") && !text.contains(".rs\"") && !text.contains("registry/src"), "{event}");
+            if event["message"] == "TLS handshake failed" {
+                assert!(event["client"].is_string() && event["level"] == "INFO", "{event}");
+            }
         }
     }
 }
