@@ -339,3 +339,44 @@ async fn libraries_log_nothing_above_debug_unless_they_are_named() {
         }
     }
 }
+
+/// How many of these events were warnings, how many information, and how many the warnings say they stand for.
+fn levels(process: &Process, message: &str) -> (usize, usize, usize) {
+    let of = |level: &str| process.all(message).into_iter().filter(|event| event["level"] == level).count();
+    let suppressed = process.all(message).iter().filter_map(|event| event["suppressed"].as_u64()).sum::<u64>();
+    (of("WARN"), of("INFO"), usize::try_from(suppressed).unwrap())
+}
+
+#[tokio::test]
+async fn a_warning_that_a_client_can_cause_at_will_comes_once_and_its_requests_keep_their_events() {
+    const TIMES: usize = 20;
+    let route = |name: &str, upstream: &str| {
+        format!("[[route]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"{upstream}\"\n")
+    };
+    let config = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[upstream.u]\nurl = \"builtin:echo\"\n\
+         [upstream.gone]\nurl = \"http://127.0.0.1:1\"\n{}{}origin = {{ mode = \"report\" }}\n{}origin = {{ mode = \"report\" }}\n",
+        route("gone", "gone"),
+        route("chat", "u"),
+        route("other", "u"),
+    );
+    let mut process = Process::start(&config).await;
+    for _ in 0..TIMES {
+        for path in ["/chat", "/other"] {
+            let request = handshake("Origin: https://evil.test\r\n").replace("/chat", path);
+            assert_eq!(process.connect().await.ask(request).await.status, 101);
+        }
+        let mut client = process.connect().await;
+        assert_eq!(client.ask("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 502);
+    }
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+    // Within the ten seconds that a throttle lasts, and not many more; each route has its own.
+    for (message, kinds) in [("origin would be refused (mode = report)", 2), ("upstream failed", 1)] {
+        let (warned, informed, suppressed) = levels(&process, message);
+        assert_eq!(warned + informed, kinds * TIMES, "{message}");
+        assert!((kinds..=2 * kinds).contains(&warned), "{message}: {warned} warnings");
+        assert!(suppressed <= informed, "{message}: {suppressed} of {informed}");
+    }
+    assert!(process.all("upstream failed").iter().all(|event| event["span"]["client"].is_string()));
+}

@@ -1,48 +1,32 @@
-//! Telling now and then of what happens all the time.
-
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+//! A throttle of log lines with the clock of this process.
 
 use tokio::time::Instant;
 
-/// Least time between two tellings: an attack fills no disk with them, and nobody has to wait long for the first.
-const LEAST: Duration = Duration::from_secs(10);
+use crate::protocol::log_throttle::LogThrottle;
 
-/// Counts events, and says which of them are to be told.
+/// Counts events of one kind and decides which of them are logged.
 #[derive(Debug, Default)]
-pub struct Seldom {
-    untold: AtomicU64,
-    told: Mutex<Option<Instant>>,
-}
+pub struct Seldom(LogThrottle);
 
 impl Seldom {
-    /// Counts one; answers how many there were since the last telling when it is time for one.
+    /// Counts an event. Returns how many there were since the last one that was logged, this one included, if it is to be
+    /// logged.
     pub fn note(&self) -> Option<u64> {
-        self.untold.fetch_add(1, Ordering::Relaxed);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|at| at.elapsed() < LEAST) {
-            return None;
-        }
-        *told = Some(Instant::now());
-        Some(self.untold.swap(0, Ordering::Relaxed))
+        self.0.note(Instant::now().into_std()).map(|suppressed| suppressed.saturating_add(1))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::log_throttle::PAUSE;
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_told_and_then_one_for_many() {
         let seldom = Seldom::default();
         let told: Vec<_> = (0..10_000).filter_map(|_| seldom.note()).collect();
         assert_eq!(told, [1]);
-        tokio::time::advance(LEAST).await;
+        tokio::time::advance(PAUSE).await;
         assert_eq!(seldom.note(), Some(10_000));
         assert_eq!(seldom.note(), None);
     }

@@ -12,6 +12,9 @@ use std::{
 use rustix::process::geteuid;
 use rustls::KeyLog;
 use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::protocol::log_throttle::LogThrottle;
 
 /// Why the file cannot take them.
 #[derive(Debug, Error)]
@@ -37,7 +40,10 @@ pub enum KeyLogError {
 }
 
 /// A file in the NSS key log format, which grows line by line.
-pub struct KeyLogFile(Mutex<File>);
+pub struct KeyLogFile {
+    file: Mutex<File>,
+    failing: LogThrottle,
+}
 
 impl KeyLogFile {
     /// Opens it for this user alone; what is there stays.
@@ -53,17 +59,19 @@ impl KeyLogFile {
         if data.is_file() && (anothers || data.permissions().mode() & 0o077 != 0) {
             return Err(KeyLogError::Open { path: path.to_owned() });
         }
-        Ok(Self(Mutex::new(file)))
+        Ok(Self { file: Mutex::new(file), failing: LogThrottle::default() })
     }
 }
 
 impl KeyLog for KeyLogFile {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
         let line = format!("{label} {} {}\n", super::hex(client_random), super::hex(secret));
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // One write a line: whoever follows the file sees no half of one.
-        if let Err(error) = file.write_all(line.as_bytes()) {
-            tracing::warn!(%error, "a TLS secret was not logged");
+        if let Err(error) = file.write_all(line.as_bytes())
+            && let Some(suppressed) = self.failing.note(Instant::now().into_std())
+        {
+            tracing::warn!(%error, suppressed, "a TLS secret was not logged");
         }
     }
 }

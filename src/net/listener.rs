@@ -12,10 +12,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 
 use super::Wire;
-use crate::protocol::address::PeerAddress;
+use crate::protocol::{address::PeerAddress, log_throttle::LogThrottle};
 
 /// Connections the kernel may hold that were not accepted yet; Linux caps it at `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
@@ -114,6 +115,9 @@ pub struct Acceptor {
     listener: Listening,
     permits: Arc<Semaphore>,
     name: Arc<str>,
+    /// A crowd fills a listener again and again.
+    full: LogThrottle,
+    failing: LogThrottle,
 }
 
 impl Acceptor {
@@ -126,7 +130,7 @@ impl Acceptor {
             BoundSocket::Tcp(socket) => Listening::Tcp(TcpListener::from_std(socket)?),
             BoundSocket::Unix(socket) => Listening::Unix(UnixListener::from_std(socket)?),
         };
-        Ok(Self { listener, permits, name })
+        Ok(Self { listener, permits, name, full: LogThrottle::default(), failing: LogThrottle::default() })
     }
 
     /// Waits for a connection, then for a place for it.
@@ -145,12 +149,15 @@ impl Acceptor {
                 }
                 Err(error) if peer_is_gone(&error) => {}
                 Err(error) => {
-                    tracing::warn!(
-                        listener = %self.name,
-                        %error,
-                        pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                        "accept failed; raise the open-file limit if this goes on"
-                    );
+                    if let Some(suppressed) = self.failing.note(Instant::now().into_std()) {
+                        tracing::warn!(
+                            listener = %self.name,
+                            %error,
+                            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                            suppressed,
+                            "accept failed; raise the open-file limit if this goes on"
+                        );
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACK_OFF.1);
                 }
@@ -162,7 +169,9 @@ impl Acceptor {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return permit;
         }
-        tracing::warn!(listener = %self.name, "max_connections reached; new connections wait");
+        if let Some(suppressed) = self.full.note(Instant::now().into_std()) {
+            tracing::warn!(listener = %self.name, suppressed, "max_connections reached; new connections wait");
+        }
         match Arc::clone(&self.permits).acquire_owned().await {
             Ok(permit) => permit,
             // The semaphore is never closed; were it, accepting nothing more is what closing it would mean.

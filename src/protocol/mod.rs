@@ -11,6 +11,7 @@ pub mod hop_by_hop;
 pub mod http2;
 pub mod http2_meter;
 pub mod log_text;
+pub mod log_throttle;
 pub mod network;
 pub mod origin;
 pub mod pin;

@@ -132,6 +132,7 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
         admission: Admission::new(&model),
         exchange_limits: ExchangeLimits::new(room.bounds(), &model),
         next_id: Arc::new(AtomicU64::new(first_id())),
+        warnings: Arc::default(),
         challenges: Arc::clone(&bound.challenges),
         listeners: bound.host_listeners(),
     };

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{
     Request,
     check::Check,
@@ -16,14 +18,15 @@ use crate::{
     protocol::{
         client_address::Told,
         log_text::Escaped,
-        origin::{ApplyTo, Mode, Origin},
+        log_throttle::{LogThrottles, WarningKey},
+        origin::{ApplyTo, Mode, Origin, OriginRefusal},
         request_target::Target,
         upgrade::Intent,
     },
 };
 
 #[derive(Clone, Debug)]
-pub(super) struct CheckOrigin;
+pub(super) struct CheckOrigin(pub(super) Arc<LogThrottles<WarningKey>>);
 
 impl Check for CheckOrigin {
     fn check(&self, request: &mut Request) -> Result<(), ProxyError> {
@@ -36,7 +39,7 @@ impl Check for CheckOrigin {
         let fields = facts::origin_fields(request.extensions());
         match route.origin.check(request.headers(), &own, fields) {
             Err(refusal) if route.origin.mode == Mode::Report => {
-                tracing::warn!(route = %route.name, rule = refusal.rule(), origin = %shown::origin(request.headers(), fields), "origin would be refused (mode = report)");
+                self.report(&route.name, refusal, &shown::origin(request.headers(), fields));
                 Ok(())
             }
             Err(refusal) => {
@@ -47,6 +50,18 @@ impl Check for CheckOrigin {
                 Err(refusal.into())
             }
             Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl CheckOrigin {
+    /// Any page on the web can cause this: as a warning it comes now and then, in between as information.
+    fn report(&self, route: &str, refusal: OriginRefusal, origin: &str) {
+        const MESSAGE: &str = "origin would be refused (mode = report)";
+        let rule = refusal.rule();
+        match self.0.note((rule, Box::from(route)), Instant::now().into_std()) {
+            Some(suppressed) => tracing::warn!(%route, rule, %origin, suppressed, "{MESSAGE}"),
+            None => tracing::info!(%route, rule, %origin, "{MESSAGE}"),
         }
     }
 }

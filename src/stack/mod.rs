@@ -36,7 +36,11 @@ use crate::{
     config::model::Model,
     drain::Tracker,
     net::{challenges::Challenges, foreign_host::HostListeners},
-    protocol::{body::Body, forwarded},
+    protocol::{
+        body::Body,
+        forwarded,
+        log_throttle::{LogThrottles, WarningKey},
+    },
     registry::Registry,
     upstream::Exchanges,
 };
@@ -57,6 +61,8 @@ pub struct LiveParts {
     pub exchange_limits: ExchangeLimits,
     /// The id of the next request.
     pub next_id: Arc<AtomicU64>,
+    /// Which warnings were logged lately.
+    pub warnings: Arc<LogThrottles<WarningKey>>,
     /// What ACME servers may ask for.
     pub challenges: Arc<Challenges>,
     /// Which listener serves a host.
@@ -81,7 +87,11 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
     let identify_client = identify_client::IdentifyClient::new(&model.trusted_proxies, model.trusted_fields);
     ServiceBuilder::new()
         // Outermost, so that every answer has an id and a line in the log.
-        .layer(observe::ObserveLayer { options: model.log, next_id: Arc::clone(&live.next_id) })
+        .layer(observe::ObserveLayer {
+            options: model.log,
+            next_id: Arc::clone(&live.next_id),
+            warnings: Arc::clone(&live.warnings),
+        })
         // Everything further in may fail; here it becomes a response.
         .layer(respond::RespondLayer)
         // Before the first refusal, which has a line in the log; the stand-in of what was malformed tells nothing.
@@ -102,7 +112,7 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(check::CheckLayer(admit::Admit { tracker: live.tracker.clone(), spread: model.drain.spread }))
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
-        .layer(check::CheckLayer(check_origin::CheckOrigin))
+        .layer(check::CheckLayer(check_origin::CheckOrigin(Arc::clone(&live.warnings))))
         // After both as well, and before a place or a turn of the route is taken for a request that gets no socket.
         .layer(bound_exchanges::BoundExchangesLayer(live.exchange_limits.clone()))
         // After both: what they refuse costs no more than its answer, and takes nobody's place or turn. Counted before

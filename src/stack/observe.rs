@@ -31,13 +31,19 @@ use crate::{
     protocol::{
         body::{Body, BodyError},
         log_text::Escaped,
+        log_throttle::{LogThrottles, WarningKey},
     },
 };
+
+/// Which warnings were logged lately. A client can cause those of its requests at will: each kind is a warning now and
+/// then, and information in between, so that every request keeps its event.
+type Warnings = LogThrottles<WarningKey>;
 
 #[derive(Clone, Debug)]
 pub(super) struct ObserveLayer {
     pub(super) options: LogOptions,
     pub(super) next_id: Arc<AtomicU64>,
+    pub(super) warnings: Arc<Warnings>,
 }
 
 impl<S> Layer<S> for ObserveLayer {
@@ -71,6 +77,7 @@ where
         let id = RequestId(self.config.next_id.fetch_add(1, Ordering::Relaxed));
         let begun = Instant::now();
         request.extensions_mut().insert(id);
+        let warnings = Arc::clone(&self.config.warnings);
         let span = self.config.span(&request, id);
         let answered = span.in_scope(|| self.inner.call(request)).instrument(span.clone());
         Box::pin(async move {
@@ -79,14 +86,15 @@ where
             pending.answered = true;
             let span = pending.span.clone();
             if let Some(refused) = response.extensions_mut().remove::<Refused>() {
-                span.in_scope(|| log_refusal(&refused, response.status(), begun));
+                span.in_scope(|| log_refusal(&refused, response.status(), begun, &warnings));
                 return Ok(response);
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(response);
             }
             let status = response.status();
-            Ok(response.map(|inner| Logged { inner, span, status, begun, bytes: 0, fault: None }.boxed_unsync()))
+            Ok(response
+                .map(|inner| Logged { inner, span, status, begun, bytes: 0, fault: None, warnings }.boxed_unsync()))
         })
     }
 }
@@ -153,16 +161,25 @@ fn millis_since(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn log_refusal(refused: &Refused, status: StatusCode, begun: Instant) {
+fn log_refusal(refused: &Refused, status: StatusCode, begun: Instant, warnings: &Warnings) {
     let duration_ms = millis_since(begun);
     let Refused { rule, side, why } = refused;
     // The error of an upstream may quote what it sent.
     let why = Escaped(why);
     let ours = status == StatusCode::INTERNAL_SERVER_ERROR;
     let status = status.as_u16();
+    let suppressed = || warnings.note((rule, Box::default()), Instant::now().into_std());
     match *side {
-        "upstream" => tracing::warn!(status, duration_ms, rule, side, %why, "upstream failed"),
-        "switchgate" if ours => tracing::error!(status, duration_ms, rule, side, %why, "failed"),
+        "upstream" => match suppressed() {
+            Some(suppressed) => {
+                tracing::warn!(status, duration_ms, rule, side, %why, suppressed, "upstream failed");
+            }
+            None => tracing::info!(status, duration_ms, rule, side, %why, "upstream failed"),
+        },
+        "switchgate" if ours => match suppressed() {
+            Some(suppressed) => tracing::error!(status, duration_ms, rule, side, %why, suppressed, "failed"),
+            None => tracing::info!(status, duration_ms, rule, side, %why, "failed"),
+        },
         // Also what nobody is to blame for: a stop, a loop.
         _ => tracing::info!(status, duration_ms, rule, side, %why, "refused"),
     }
@@ -176,6 +193,7 @@ struct Logged {
     begun: Instant,
     bytes: u64,
     fault: Option<String>,
+    warnings: Arc<Warnings>,
 }
 
 impl http_body::Body for Logged {
@@ -210,7 +228,13 @@ impl Drop for Logged {
         let duration_ms = millis_since(self.begun);
         self.span.in_scope(|| match &self.fault {
             None => tracing::info!(status, bytes, duration_ms, "request"),
-            Some(fault) => tracing::warn!(status, bytes, duration_ms, fault, "request; its response body broke off"),
+            Some(fault) => {
+                const MESSAGE: &str = "request; its response body broke off";
+                match self.warnings.note(("response-body", Box::default()), Instant::now().into_std()) {
+                    Some(suppressed) => tracing::warn!(status, bytes, duration_ms, fault, suppressed, "{MESSAGE}"),
+                    None => tracing::info!(status, bytes, duration_ms, fault, "{MESSAGE}"),
+                }
+            }
         });
     }
 }
