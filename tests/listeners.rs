@@ -111,3 +111,40 @@ async fn what_keeps_a_listener_from_serving_is_one_line_with_its_cure() {
         assert!(text.starts_with("error: ") && words.iter().all(|word| text.contains(word)), "{text}");
     }
 }
+
+#[tokio::test]
+async fn processes_share_a_port_where_both_say_so_and_else_the_second_is_refused() {
+    let listener = |address: &str, more: &str| echo_behind(&format!("listen = \"{address}\"\n{more}"));
+    let first = Process::start(&listener("127.0.0.1:0", "reuse_port = true")).await;
+    let address = first.addresses[0].clone();
+    let folder = tempfile::tempdir().unwrap();
+    let (text, code) = refusal(&listener(&address, ""), folder.path()).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Address already in use") && text.contains("choose another `listen`"), "{text}");
+
+    let second = Process::start(&listener(&address, "reuse_port = true")).await;
+    assert_eq!(second.addresses, first.addresses);
+    // The kernel spreads connections by their ports. Each process serves while the other one is there, and alone.
+    for _ in 0..20 {
+        assert_eq!(second.connect().await.ask(GET).await.status, 200);
+    }
+    first.terminate();
+    let mut first = first;
+    assert_eq!(first.exit_code().await, Some(0));
+    assert_eq!(second.connect().await.ask(GET).await.status, 200);
+
+    // Who does not share keeps others out.
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (text, code) = refusal(&listener(&address, "reuse_port = true"), folder.path()).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("does not share it") && text.lines().count() == 1, "{text}");
+}
+
+#[tokio::test]
+async fn a_shared_port_is_for_addresses_with_a_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, code) = refusal(&echo_behind("listen = \"unix:gate.sock\"\nreuse_port = true"), folder.path()).await;
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("`reuse_port` does nothing on Unix-domain sockets"), "{text}");
+}

@@ -45,6 +45,7 @@ mod storm;
 mod support;
 mod tls;
 mod tls_abuse;
+mod tls_records;
 mod tls_secrets;
 mod unix_listeners;
 mod upstream_http2;

@@ -54,6 +54,8 @@ pub struct Listener {
     pub max_connections: usize,
     /// Most of them from one client network; `None` is no limit.
     pub max_connections_per_client: Option<usize>,
+    /// Whether other processes may listen on its ports.
+    pub reuse_port: bool,
     /// TLS material; `None` is plain.
     pub tls: Option<ListenerTls>,
     /// Whether connections begin with a PROXY header, and whose.
@@ -95,11 +97,16 @@ pub struct ListenerTls {
     pub handshake_timeout: Duration,
     /// Whether HTTP/2 is spoken with clients that know it.
     pub http2: bool,
+    /// Largest record that is sent, in bytes, with its header and protection.
+    pub max_record_size: usize,
     /// Which hosts its connections may carry requests for.
     pub foreign_host: ForeignHost,
 }
 
 impl ListenerTls {
+    /// The largest records that TLS has: no limit of ours. They carry 16 KiB beside their header and protection.
+    pub const FULL_RECORDS: usize = 16 * 1024;
+
     /// Every file that may serve, those that are still to be ordered among them.
     pub fn files(&self) -> Vec<PairFiles> {
         self.pairs.iter().cloned().chain(self.awaited()).collect()

@@ -44,7 +44,8 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Whether nobody listens there, sharing or not: a second process must not take half of the connections unseen.
+/// Whether nobody listens there, sharing or not: without `reuse_port` a second process must not take half of the
+/// connections unseen.
 ///
 /// # Errors
 /// See [`bind`].

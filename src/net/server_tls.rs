@@ -16,6 +16,9 @@ use super::{
 };
 use crate::config::model::{ClientAuth, ForeignHost, ListenerTls};
 
+/// Most bytes that protection adds to a record: explicit nonce and tag of TLS 1.2 with AES-GCM. TLS 1.3 adds 17.
+const PROTECTION: usize = 8 + 16;
+
 /// The TLS of a listener. Its client CA and CRLs can be read again; connections keep what they began with.
 pub struct ServerTls {
     certificates: Arc<Certificates>,
@@ -98,6 +101,9 @@ fn offer(
     let (verifier, crls) = check.map(|Check { verifier, crls }| (verifier, crls)).unzip();
     let protocols = if tls.http2 { tls::HTTP2_FIRST } else { tls::ONLY_HTTP1 };
     let mut config = tls::server_config(Arc::clone(certificates), tls.versions, protocols, verifier)?;
+    // rustls counts the header and no protection. Full records are its default.
+    config.max_fragment_size =
+        (tls.max_record_size < ListenerTls::FULL_RECORDS).then(|| tls.max_record_size.saturating_sub(PROTECTION));
     if let Some(key_log) = key_log {
         config.key_log = Arc::clone(key_log);
     }

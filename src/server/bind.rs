@@ -172,11 +172,12 @@ fn bind_all(
     let mut sockets: Vec<Vec<BoundSocket>> = (0..workers.get()).map(|_| Vec::new()).collect();
     for wanted in &listener.addresses {
         let (name, address) = (|| listener.name.clone(), || wanted.clone());
-        let failed = |source| ServerError::Bind { listener: name(), address: address(), source };
+        let shared = listener.reuse_port;
+        let failed = |source| ServerError::Bind { listener: name(), address: address(), shared, source };
         match wanted {
             &ListenAddress::Socket(wanted) => {
                 let mut address = wanted;
-                if wanted.port() != 0 {
+                if wanted.port() != 0 && !listener.reuse_port {
                     listener::probe_free(wanted).map_err(failed)?;
                 }
                 for of_worker in &mut sockets {

@@ -39,12 +39,14 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum ServerError {
     /// An address cannot be bound.
-    #[error("cannot listen on {address} (listener `{listener}`): {source}{}", cure(source))]
+    #[error("cannot listen on {address} (listener `{listener}`): {source}{}", cure(source, *shared))]
     Bind {
         /// The listener's name.
         listener: String,
         /// The address.
         address: ListenAddress,
+        /// Whether other processes may listen there (`reuse_port`).
+        shared: bool,
         /// What the system said.
         source: io::Error,
     },
@@ -90,8 +92,12 @@ pub enum ServerError {
     Upstream(#[from] SetupError),
 }
 
-fn cure(error: &io::Error) -> &'static str {
+fn cure(error: &io::Error, shared: bool) -> &'static str {
     match error.kind() {
+        io::ErrorKind::AddrInUse if shared => {
+            "; another program has this port and does not share it: run it as the same user and set `reuse_port = true` \
+             there, too, or choose another `listen`"
+        }
         io::ErrorKind::AddrInUse => {
             "; another program has this port, or another listener here: stop it or choose another `listen`"
         }

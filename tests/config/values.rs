@@ -149,6 +149,7 @@ fn every_bound_is_where_it_is_said_to_be() {
         ("ListenerTable", "max_connections", "", 1, 10_000_000),
         ("ListenerTable", "max_connections_per_client", "", 1, 10_000_000),
         ("ListenerTable", "redirect_port", "", 1, 65_535),
+        ("TlsTable", "max_record_size", "B", 512, 16_384),
         ("RouteTable", "max_frame_size", "B", 1, wide),
         ("RouteTable", "max_message_size", "B", 1, wide),
         ("RouteLimitsTable", "websockets", "", 1, 10_000_000),

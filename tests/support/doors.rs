@@ -7,7 +7,11 @@ use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
 use rustls::ClientConfig;
 use switchgate::{http2::Http2Stream, net::tls};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tokio_rustls::client::TlsStream;
 
 use super::{Answer, Client, Proxy, within};
@@ -96,7 +100,7 @@ pub(crate) struct Http2Client {
 }
 
 impl Http2Client {
-    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let mut builder = h2::client::Builder::new();
         // Whether echoes come faster than the test takes them is chance, and 131 small ones would be a flood to it.
         builder.data_frame_budget(4 << 20);

@@ -1,6 +1,6 @@
 //! `[listener.tls]`: certificates of ours, and of clients.
 
-use crate::config::reader::{Given, OneOrMany, Span, raw_choice, raw_table};
+use crate::config::reader::{Given, OneOrMany, Size, Span, raw_choice, raw_table};
 
 raw_table! {
     /// TLS of a listener. Files that change are read again, within seconds and on SIGHUP.
@@ -16,6 +16,9 @@ raw_table! {
         acme: AcmeTable,
         /// What a client gets that asks for no name, or for one that no certificate is good for. Default `first`.
         unnamed: UnnamedWord,
+        /// Maximum size of the TLS records that are sent, with their header and protection, 512B to 16KiB. Default `16KiB`,
+        /// which is the largest that TLS has. Lower it for small devices, to the size of their receive buffer.
+        max_record_size: Size,
         /// Requests for a host of another route than the one that the TLS handshake (SNI) named. Default `certificate`.
         /// Set `any` only behind a CDN that uses one fixed name for all hosts.
         foreign_host: ForeignHostWord,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path, time::Duration};
 
-use super::{acme, limits, number, socket_path, span, trusted_peers, unique};
+use super::{acme, limits, number, size, socket_path, span, trusted_peers, unique};
 use crate::{
     config::{
         error::Problems,
@@ -64,6 +64,7 @@ pub(super) fn listeners(
         all.push(Listener {
             name: raw.name.map_or(first, |given| given.value),
             unix_mode: raw.unix_mode.and_then(|given| unix_mode(&given, &addresses, problems)),
+            reuse_port: raw.reuse_port.is_some_and(|given| reuse_port(&given, &addresses, problems)),
             addresses,
             max_connections: number(raw.max_connections, 1..=10_000_000, Listener::DEFAULT_MAX_CONNECTIONS, problems),
             max_connections_per_client: limits::count(raw.max_connections_per_client, problems),
@@ -105,6 +106,14 @@ fn unix_mode(given: &Given<String>, addresses: &[ListenAddress], problems: &mut 
         problems.at(&given.span, text);
     }
     mode
+}
+
+fn reuse_port(given: &Given<bool>, addresses: &[ListenAddress], problems: &mut Problems<'_>) -> bool {
+    if given.value && !addresses.iter().any(|address| matches!(address, ListenAddress::Socket(_))) {
+        problems
+            .at(&given.span, "`reuse_port` does nothing on Unix-domain sockets; add an address and port or omit it");
+    }
+    given.value
 }
 
 fn proxy_protocol(
@@ -194,6 +203,12 @@ fn listener_tls(given: Given<raw::TlsTable>, folder: &Path, problems: &mut Probl
             None | Some(raw::UnnamedWord::First) => Unnamed::First,
             Some(raw::UnnamedWord::Refuse) => Unnamed::Refuse,
         },
+        max_record_size: size(
+            raw.max_record_size,
+            512..=ListenerTls::FULL_RECORDS,
+            ListenerTls::FULL_RECORDS,
+            problems,
+        ),
         foreign_host: match raw.foreign_host.map(|given| given.value) {
             None | Some(raw::ForeignHostWord::Certificate) => ForeignHost::Certificate,
             Some(raw::ForeignHostWord::Any) => ForeignHost::Any,
