@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use bytes::Bytes;
+use h2::Reason;
 use switchgate::net::{Io, Wire};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -10,7 +12,7 @@ use tokio::{
 
 use crate::support::{
     Client, Upstream,
-    doors::{Door, Gate},
+    doors::{Door, Gate, http2_request},
     frames::{MASK, TEXT, close, frame, reset_on_drop},
     http2_upstream::{Http2Upstream, accept_websocket},
     websocket::{Ends, open},
@@ -138,5 +140,145 @@ async fn with_frames_a_reset_is_a_close_to_the_other_side() {
             client.send(close(1012, MASK)).await;
             assert!(end(&mut client.stream).await.unwrap().is_empty(), "{door:?}");
         }
+    }
+}
+
+/// A connection in clear or over TLS.
+async fn http1(gate: &Gate, door: Door) -> Client<Wire> {
+    Client::new(match door {
+        Door::Clear => Wire::Tcp(gate.proxy.connect().await.stream),
+        _ => Wire::boxed(gate.secure(&[]).await),
+    })
+}
+
+/// How a peer leaves in the middle of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    Reset,
+    End,
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_a_reset_to_the_client() {
+    const CHUNKED: (&str, &str) = ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n");
+    const LENGTH: (&str, &str) = ("Content-Length: 10000\r\n", "hello");
+    const TO_THE_END: (&str, &str) = ("Connection: close\r\n", "hello");
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    for (version, (framing, body), leaves) in [
+        ("1.1", CHUNKED, Leaves::Reset),
+        ("1.1", CHUNKED, Leaves::End),
+        ("1.1", LENGTH, Leaves::Reset),
+        ("1.1", LENGTH, Leaves::End),
+        ("1.1", TO_THE_END, Leaves::Reset),
+        // To such a client the end of the connection is the end of the body.
+        ("1.0", CHUNKED, Leaves::Reset),
+        ("1.0", CHUNKED, Leaves::End),
+        ("1.0", TO_THE_END, Leaves::Reset),
+    ] {
+        for door in Door::ALL {
+            let what = format!("{door:?}, HTTP/{version}, {framing:?}, {leaves:?}");
+            let text = format!("GET / HTTP/{version}\r\nHost: gate.test\r\n\r\n");
+            let begin = async {
+                let mut peer = upstream.accept().await;
+                peer.head().await;
+                peer.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n{body}")).await;
+                peer
+            };
+            let leave = |peer: Client<tokio::net::TcpStream>| {
+                if leaves == Leaves::Reset {
+                    reset_on_drop(&peer.stream);
+                }
+            };
+            if door == Door::Http2 {
+                let mut http2 = gate.http2().await;
+                let ((response, _send), peer) = tokio::join!(http2.open(http2_request(&text)), begin);
+                let mut stream = response.into_body();
+                assert_eq!(within("data", stream.data()).await.unwrap().unwrap(), "hello", "{what}");
+                leave(peer);
+                let end = timeout(AT_ONCE, stream.data()).await.expect("an end at once");
+                assert!(matches!(end, Some(Err(_))), "{what}: {end:?}");
+                continue;
+            }
+            let mut client = http1(&gate, door).await;
+            client.send(&text).await;
+            let peer = begin.await;
+            client.head().await;
+            while !client.take(1).await.ends_with(b"o") {}
+            leave(peer);
+            let end = end(&mut client.stream).await;
+            assert!(is_reset(&end), "{what}: {end:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_is_a_reset_to_the_upstream() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    for (framing, body) in
+        [("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"), ("Content-Length: 10000\r\n", "hello")]
+    {
+        for leaves in [Leaves::Reset, Leaves::End] {
+            for door in [Door::Clear, Door::Tls] {
+                let mut client = http1(&gate, door).await;
+                client.send(format!("POST / HTTP/1.1\r\nHost: gate.test\r\n{framing}\r\n{body}")).await;
+                let mut peer = upstream.accept().await;
+                peer.head().await;
+                peer.take(body.len()).await;
+                if leaves == Leaves::Reset {
+                    reset(client);
+                } else {
+                    client.stream.shutdown().await.unwrap();
+                    drop(client);
+                }
+                let end = end(&mut peer.stream).await;
+                assert!(is_reset(&end), "{door:?}, {framing:?}, {leaves:?}: {end:?}");
+            }
+        }
+    }
+    let mut http2 = gate.http2().await;
+    let text = "POST / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    let (_response, mut send) = http2.requests.send_request(http2_request(text), false).unwrap();
+    send.send_data(Bytes::from_static(b"hello"), false).unwrap();
+    let mut peer = upstream.accept().await;
+    peer.head().await;
+    peer.take(b"5\r\nhello\r\n".len()).await;
+    send.send_reset(Reason::CANCEL);
+    let end = end(&mut peer.stream).await;
+    assert!(is_reset(&end), "HTTP/2: {end:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_in_a_response_is_a_reset_to_the_upstream() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let text = "GET / HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    for door in Door::ALL {
+        let begin = async {
+            let mut peer = upstream.accept().await;
+            peer.head().await;
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+            peer
+        };
+        let mut peer = if door == Door::Http2 {
+            let mut http2 = gate.http2().await;
+            let ((response, mut send), peer) = tokio::join!(http2.open(http2_request(text)), begin);
+            assert_eq!(response.status(), 200);
+            send.send_reset(Reason::CANCEL);
+            // The reset leaves with the connection's next turn.
+            tokio::task::yield_now().await;
+            (peer, Some(http2)).0
+        } else {
+            let mut client = http1(&gate, door).await;
+            client.send(text).await;
+            let peer = begin.await;
+            client.head().await;
+            reset(client);
+            peer
+        };
+        let mut got = Vec::new();
+        let end = within("an end", peer.stream.read_to_end(&mut got)).await.map(|_| got);
+        assert!(is_reset(&end), "{door:?}: {end:?}");
     }
 }

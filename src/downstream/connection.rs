@@ -175,7 +175,7 @@ where
                 state.switch();
             }
             // Not before its last byte: until then the wait for a further request has not begun.
-            Ok::<_, Infallible>(response.map(|inner| Answering { inner, _answered: AnswerOnDrop(state) }))
+            Ok::<_, Infallible>(response.map(|inner| Answering { inner, answered: AnswerOnDrop(state) }))
         }
     });
     // The strict reader has deadlines of its own, which answer and say why; hyper's is the net below them.
@@ -220,7 +220,10 @@ where
         tokio::select! {
             // A drain is seen before the next answer goes out, so that this says `Connection: close`.
             biased;
-            () = tracker.cut() => return None,
+            () = tracker.cut() => {
+                state.cut();
+                return None;
+            }
             () = async { tracker.draining().await; state.between_heads().await }, if !draining => {
                 draining = true;
                 state.stop();
@@ -291,7 +294,7 @@ pub(super) fn take_stream(upgraded: Upgraded) -> Option<(Wire, bytes::Bytes)> {
 /// A response body that says when hyper is done with it.
 struct Answering {
     inner: Body,
-    _answered: AnswerOnDrop,
+    answered: AnswerOnDrop,
 }
 
 impl http_body::Body for Answering {
@@ -302,7 +305,11 @@ impl http_body::Body for Answering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.answered.0.break_off();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -42,6 +42,8 @@ struct Inner {
     look: bool,
     /// A request body that nobody reads any more, kept until the response is out.
     unread: Option<Incoming>,
+    /// A response was given up before its end.
+    broken: bool,
 }
 
 /// Held by a response's body: when hyper lets go of it, the request is answered.
@@ -176,6 +178,22 @@ impl State {
         if let Some(reader) = inner.reader.take() {
             reader.wake();
         }
+    }
+
+    /// Response: it is given up before its end. The connection ends with a reset, so that it does not seem complete.
+    pub(super) fn break_off(&self) {
+        self.lock().broken = true;
+    }
+
+    /// Connection: a stop cuts it, and with it a response that is under way.
+    pub(super) fn cut(&self) {
+        let mut inner = self.lock();
+        inner.broken |= !inner.answered;
+    }
+
+    /// Stream: whether it ends with a reset.
+    pub(super) fn is_broken(&self) -> bool {
+        self.lock().broken
     }
 
     /// Reader: whether the request at hand was answered and the connection still speaks HTTP.

@@ -104,8 +104,8 @@ impl StrictIo {
     }
 
     /// The stream itself and what the client had sent early. For a switched connection.
-    pub(super) fn into_parts(self) -> (Wire, Bytes) {
-        (self.io, self.inbound.freeze())
+    pub(super) fn into_parts(mut self) -> (Wire, Bytes) {
+        (std::mem::replace(&mut self.io, Wire::none()), std::mem::take(&mut self.inbound).freeze())
     }
 
     fn refuse(&mut self, malformed: Malformed) {
@@ -332,7 +332,11 @@ impl StrictIo {
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.write_timer.watch_write(cx, polled, self.limits.write_timeout, took_nothing)
+        let watched = self.write_timer.watch_write(cx, polled, self.limits.write_timeout, took_nothing);
+        if matches!(watched, Poll::Ready(Err(_))) {
+            self.state.break_off();
+        }
+        watched
     }
 
     fn poll_send_switching(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -345,6 +349,14 @@ impl StrictIo {
             self.switching.advance(count);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for StrictIo {
+    fn drop(&mut self) {
+        if self.state.is_broken() {
+            self.io.reset();
+        }
     }
 }
 

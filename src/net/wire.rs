@@ -25,6 +25,12 @@ pub enum Wire {
 }
 
 impl Wire {
+    /// No stream: reads find its end, and writes fail. Stands where one was taken away.
+    pub fn none() -> Self {
+        // No allocation: it has no size.
+        Self::boxed(Nothing)
+    }
+
     /// A stream that is not a bare socket.
     pub fn boxed(stream: impl Io + 'static) -> Self {
         Self::Boxed(Box::new(stream))
@@ -126,3 +132,27 @@ impl AsyncWrite for Wire {
         }
     }
 }
+
+struct Nothing;
+
+impl AsyncRead for Nothing {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Nothing {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Io for Nothing {}

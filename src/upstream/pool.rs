@@ -272,7 +272,9 @@ impl Connection {
             let (signal, ended) = oneshot::channel();
             (Some(signal), Some(ended))
         };
-        let request = request.map(|inner| RequestBody { inner, signal });
+        let mut uploading = Uploading(signal.as_ref().map(|_| self.turns.clone()));
+        let turns = self.turns.clone();
+        let request = request.map(|inner| RequestBody { inner, signal, turns });
         let mut answer = pin!(self.sender.try_send_request(request));
         let timer = &mut self.answer_timer;
         let sent = poll_fn(|cx| {
@@ -283,13 +285,26 @@ impl Connection {
                 // Resolves when the sender is dropped: at the body's end, or when the body is given up.
                 let _dropped = ready!(Pin::new(ended).poll(cx));
                 all_sent = None;
+                uploading.0 = None;
                 timer.start(limit);
             }
             if timer.poll_elapsed(cx) { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
+        uploading.0 = None;
         self.answer_timer.stop();
         sent
+    }
+}
+
+/// Breaks the connection off when the exchange is given up in the middle of a request's body.
+struct Uploading(Option<Turns>);
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        if let Some(turns) = &self.0 {
+            turns.break_off();
+        }
     }
 }
 
@@ -302,6 +317,15 @@ pub struct Answer {
 struct Lent {
     connection: Connection,
     pool: Arc<Shared>,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(lent) = &self.lent {
+            // Given up before its end.
+            lent.connection.turns.break_off();
+        }
+    }
 }
 
 impl http_body::Body for Answer {
@@ -338,6 +362,7 @@ impl http_body::Body for Answer {
 struct RequestBody {
     inner: Body,
     signal: Option<oneshot::Sender<Infallible>>,
+    turns: Turns,
 }
 
 impl http_body::Body for RequestBody {
@@ -348,6 +373,9 @@ impl http_body::Body for RequestBody {
         let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled {
             trailers::trim(frame);
+        }
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.turns.break_off();
         }
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.inner.is_end_stream() {
             self.signal = None;

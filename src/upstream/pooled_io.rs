@@ -14,7 +14,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::WriteTimeout;
-use crate::net::{Wire, timer::Timer};
+use crate::net::{Io, Wire, timer::Timer};
 
 /// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,7 @@ pub(super) struct Turns(Arc<Shared>);
 struct Shared {
     turns: AtomicU32,
     abandoned: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Turns {
@@ -40,6 +41,16 @@ impl Turns {
     /// hyper would still wait for the upstream to take it, after the client has left.
     pub(super) fn abandon(&self) {
         self.0.abandoned.store(true, Ordering::Release);
+    }
+
+    /// A body of the exchange was given up before its end: the connection ends with a reset, so that neither a request
+    /// nor what the upstream still sends seems to be complete.
+    pub(super) fn break_off(&self) {
+        self.0.broken.store(true, Ordering::Release);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Acquire)
     }
 
     fn is_abandoned(&self) -> bool {
@@ -90,6 +101,14 @@ impl PooledIo {
     }
 }
 
+impl Drop for PooledIo {
+    fn drop(&mut self) {
+        if self.turns.is_broken() {
+            self.io.reset();
+        }
+    }
+}
+
 impl AsyncRead for PooledIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -114,6 +133,10 @@ impl AsyncWrite for PooledIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turns.is_broken() {
+            // The drop that follows is the end.
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.io).poll_shutdown(cx);
         self.watch_write(cx, polled)
     }
