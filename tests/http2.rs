@@ -290,6 +290,31 @@ async fn plain_requests_keep_their_bodies_trailers_and_cookies() {
 }
 
 #[tokio::test]
+async fn trailers_over_the_limits_of_a_head_reach_no_upstream() {
+    let mut upstream = Upstream::start().await;
+    let gate = Gate::before(&upstream.url, "", "").await;
+    let large = [(0, "a".repeat(17_000))].into_iter().collect::<Vec<_>>();
+    let many = (0..101).map(|number| (number, "1".to_owned())).collect();
+    for fields in [large, many] {
+        let mut http2 = gate.http2().await;
+        let post = http2_request("POST / HTTP/1.1\r\nHost: gate.test\r\nTE: trailers\r\n\r\n");
+        let (response, mut send) = http2.requests.send_request(post, false).unwrap();
+        send.send_data(Bytes::from_static(b"abc"), false).unwrap();
+        let mut peer = upstream.accept().await;
+        peer.head().await;
+        let mut trailers = http::HeaderMap::new();
+        for (number, value) in fields {
+            let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+            trailers.insert(name, value.parse().unwrap());
+        }
+        send.send_trailers(trailers).unwrap();
+        assert_eq!(within("response", response).await.unwrap().status(), 400);
+        // The body is cut off before its last chunk.
+        assert_eq!(peer.rest().await, b"3\r\nabc\r\n");
+    }
+}
+
+#[tokio::test]
 async fn each_answer_has_a_date_and_that_of_the_upstream_goes_first() {
     const YEARS_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     let mut upstream = Upstream::start().await;

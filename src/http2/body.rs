@@ -22,7 +22,11 @@ use tokio::{
 use super::Lease;
 use crate::{
     net::timer::Timer,
-    protocol::body::{Body, BodyError},
+    protocol::{
+        body::{Body, BodyError},
+        http2::fields_size,
+        request_framing::HeadLimits,
+    },
 };
 
 /// The peer sent nothing of a body for too long.
@@ -30,11 +34,17 @@ use crate::{
 #[error("the body stopped for longer than {0:?} (limits.body_timeout)")]
 struct Stalled(Duration);
 
+/// The trailers of a body are over the limit of a head.
+#[derive(Debug, Error)]
+#[error("the trailers are larger than limits.max_head_size or limits.max_header_count allows")]
+struct TrailersTooLarge;
+
 /// The body of a message that comes in.
 #[derive(Debug)]
 pub struct Inbound {
     stream: Option<RecvStream>,
     length: Option<u64>,
+    trailers: Option<HeadLimits>,
     limit: Option<Duration>,
     silence: Timer,
     wanted: Option<Arc<Notify>>,
@@ -57,6 +67,7 @@ impl Inbound {
         Self {
             stream: None,
             length: Some(0),
+            trailers: None,
             limit: None,
             silence: Timer::default(),
             wanted: None,
@@ -103,18 +114,31 @@ impl Inbound {
         self
     }
 
-    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    /// The same that breaks when its trailers are over these limits.
+    #[must_use]
+    pub fn trailers_within(mut self, limits: HeadLimits) -> Self {
+        self.trailers = Some(limits);
+        self
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         if let Some(wanted) = self.wanted.take() {
             wanted.notify_one();
         }
         if let Some(data) = ready!(stream.poll_data(cx)) {
-            let data = data?;
+            let data = data.map_err(BodyError::new)?;
             // Whoever asked takes it now: the window opens as fast as the other side takes.
-            stream.flow_control().release_capacity(data.len())?;
+            stream.flow_control().release_capacity(data.len()).map_err(BodyError::new)?;
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let trailers = ready!(stream.poll_trailers(cx))?;
+        let trailers = ready!(stream.poll_trailers(cx)).map_err(BodyError::new)?;
+        let over = |limits: HeadLimits, trailers| {
+            fields_size(trailers) > limits.max_bytes || trailers.len() > limits.max_fields
+        };
+        if self.trailers.zip(trailers.as_ref()).is_some_and(|(limits, trailers)| over(limits, trailers)) {
+            return Poll::Ready(Some(Err(BodyError::new(TrailersTooLarge))));
+        }
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 }
@@ -126,7 +150,7 @@ impl http_body::Body for Inbound {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(polled) = self.poll_stream(cx) {
             self.silence.stop();
-            return Poll::Ready(polled.map(|frame| frame.map_err(BodyError::new)));
+            return Poll::Ready(polled);
         }
         if let Some(limit) = self.limit {
             self.silence.start_if_idle(limit);

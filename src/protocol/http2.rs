@@ -77,9 +77,11 @@ pub fn translate_request(
     Ok(Asked::WebSocket)
 }
 
-/// Size of the header list: names and values, and 32 bytes for each field (RFC 9113 §6.5.2).
+/// What each field of a header list counts beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// Size of the header list of a request.
 fn list_size(head: &request::Parts, protocol: Option<&str>) -> usize {
-    const OVERHEAD: usize = 32;
     let uri = &head.uri;
     let pseudo = [
         (":method", Some(head.method.as_str())),
@@ -88,9 +90,14 @@ fn list_size(head: &request::Parts, protocol: Option<&str>) -> usize {
         (":path", uri.path_and_query().map(|path| path.as_str())),
         (":protocol", protocol),
     ];
-    let pseudo = pseudo.iter().filter_map(|(name, value)| Some(name.len() + (*value)?.len() + OVERHEAD));
-    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD);
-    pseudo.chain(fields).fold(0, usize::saturating_add)
+    let sizes = pseudo.iter().filter_map(|(name, value)| Some(name.len() + (*value)?.len() + FIELD_OVERHEAD));
+    sizes.fold(fields_size(&head.headers), usize::saturating_add)
+}
+
+/// Size of these fields in a header list, in bytes (RFC 9113 §6.5.2).
+pub fn fields_size(fields: &HeaderMap) -> usize {
+    let sizes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    sizes.fold(0, usize::saturating_add)
 }
 
 /// `:authority` as `Host` (RFC 9113 §8.3.1).

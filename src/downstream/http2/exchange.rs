@@ -120,7 +120,7 @@ fn understand(
     let (switch, pending) = oneshot::channel();
     let (body, tunnel) = match asked {
         Asked::Response => {
-            let mut body = Inbound::new(&head.headers, stream).within(limits.body_timeout);
+            let mut body = Inbound::new(&head.headers, stream).within(limits.body_timeout).trailers_within(head_limits);
             if let Some(wanted) = &wanted {
                 body = body.telling(wanted);
             }
