@@ -528,6 +528,52 @@ async fn a_connection_may_have_256_streams() {
     }
 }
 
+/// A connection to the program, for HTTP/2.
+async fn secure(gate: &Process) -> Client<TlsStream<TcpStream>> {
+    let config = tls::client_config(Some(&gate.folder.path().join("ca.pem"))).unwrap();
+    let mut config = rustls::ClientConfig::clone(&config);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Client::new(crate::support::tls_client::connect(&gate.addresses[0], "localhost", config).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_connection_holds_no_more_memory_than_the_docs_say() {
+    const STREAMS: u32 = 256;
+    const MOST: u64 = 40 << 20;
+    let gate = Process::start(&format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n{DEVELOPMENT}\
+         [[route]]\nupstream = \"u\"\n[upstream.u]\nurl = \"builtin:echo\"\n"
+    ))
+    .await;
+    let mut client = secure(&gate).await;
+    // It lets the gate send what it likes, and reads nothing of it.
+    let windows =
+        [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0])];
+    let sockets = (0..STREAMS).flat_map(|number| frame(HEADERS, END_HEADERS, number * 2 + 1, &websocket_request()));
+    client.send([PREFACE.to_vec(), windows.concat(), sockets.collect()].concat()).await;
+    let mut open = 0;
+    while open < STREAMS {
+        open += u32::from(next_frame(&mut client).await.0 == HEADERS);
+    }
+    let before = gate.private_memory();
+    let (_reader, mut writer) = tokio::io::split(client.stream);
+    // All that the windows allow.
+    let messages = websocket_frame(BINARY, b"small", MASK).repeat(16_384 / 11);
+    let mut most = 0;
+    for _ in 0..4 {
+        for number in 0..STREAMS {
+            let bytes = frame(DATA, 0, number * 2 + 1, &messages);
+            // Where the gate waits for its client it reads no further.
+            if timeout(Duration::from_secs(1), writer.write_all(&bytes)).await.is_err() {
+                break;
+            }
+        }
+        most = most.max(gate.private_memory().saturating_sub(before));
+    }
+    eprintln!("{STREAMS} streams held {most} bytes");
+    assert!(most < MOST, "{most} bytes");
+}
+
 #[tokio::test]
 async fn the_log_names_a_client_that_has_all_its_streams_once_in_a_while() {
     let mut gate = Process::start(&format!(
@@ -537,11 +583,7 @@ async fn the_log_names_a_client_that_has_all_its_streams_once_in_a_while() {
     .await;
     let mut clients = Vec::new();
     for _ in 0..2 {
-        let mut config =
-            rustls::ClientConfig::clone(&tls::client_config(Some(&gate.folder.path().join("ca.pem"))).unwrap());
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = crate::support::tls_client::connect(&gate.addresses[0], "localhost", config);
-        let mut client = Client::new(stream.await.unwrap());
+        let mut client = secure(&gate).await;
         let sockets = (0..3).flat_map(|number| frame(HEADERS, END_HEADERS, number * 2 + 1, &websocket_request()));
         client.send([PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[]), sockets.collect()].concat()).await;
         for _ in 0..3 {
@@ -549,6 +591,7 @@ async fn the_log_names_a_client_that_has_all_its_streams_once_in_a_while() {
         }
         clients.push(client);
     }
+    drop(clients);
     gate.terminate();
     gate.exit_code().await;
     let reached: Vec<_> = gate
