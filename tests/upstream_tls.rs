@@ -15,6 +15,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
+use switchgate::protocol::log_text::is_printable;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -65,6 +66,7 @@ async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
     let expired = ours.issue_with(&here, |params| params.not_after = date_time_ymd(2020, 1, 1));
     let future = ours.issue_with(&here, |params| params.not_before = date_time_ymd(4000, 1, 1));
     let other = ours.issue(&["other.test", "*.wild.test", "192.0.2.1"]);
+    let hostile = ours.issue(&["x\r\n\x1b[2J.test"]);
     let mut h2 = showing(&good);
     h2.alpn_protocols = vec![b"h2".to_vec()];
     let cut = raw(|mut stream| async move {
@@ -82,6 +84,7 @@ async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
         ("expired", serve(showing(&expired), web).await, "upstream-tls-expired", " days ago; renew it"),
         ("future", serve(showing(&future), web).await, "upstream-tls-not-yet-valid", "set the clock"),
         ("name", serve(showing(&other), web).await, "upstream-tls-wrong-name", "not for `localhost` but for other.test, *.wild.test, 192.0.2.1; set `server_name`"),
+        ("hostile", serve(showing(&hostile), web).await, "upstream-tls-wrong-name", "[2J.test"),
         ("issuer", serve(showing(&theirs.issue(&here)), web).await, "upstream-tls-unknown-issuer", "name its CA as `ca`"),
         ("renewed", serve(showing(&renewed.issue(&here)), web).await, "upstream-tls-unknown-issuer", "name its CA as `ca`"),
         ("plaintext", plaintext.await, "upstream-tls-plaintext", "write `http://`"),
@@ -102,7 +105,8 @@ async fn each_reason_for_which_tls_fails_has_a_rule_and_a_cure() {
             assert_eq!(answer.status, if name == "silent" { 504 } else { 502 }, "{name}");
             let event = process.event("upstream failed").await;
             assert_eq!(event["rule"], rule, "{name}: {event}");
-            assert!(event["why"].as_str().unwrap().contains(cure), "{name}: {event}");
+            let why = event["why"].as_str().unwrap();
+            assert!(why.contains(cure) && why.chars().all(is_printable), "{name}: {event}");
             assert!(!answer.text().contains(cure), "not for clients: {}", answer.text());
         }
     }

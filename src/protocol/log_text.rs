@@ -19,6 +19,10 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// The same with another bound.
 pub fn escape_to(bytes: &[u8], max_chars: usize) -> String {
+    // Most texts: every request has some in its event.
+    if bytes.len() <= max_chars && bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\') {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut text = Escaper { out: String::with_capacity(bytes.len().min(max_chars)), left: max_chars };
     for chunk in bytes.utf8_chunks() {
         let _never_fails = text.write_str(chunk.valid());

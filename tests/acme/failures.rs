@@ -25,7 +25,8 @@ async fn a_rate_limit_is_kept_as_long_as_the_ca_says() {
     let ca = Ca::start_with(Rules { rate_limited: Some(7200), ..Rules::default() }).await;
     let mut process = Process::start_in(&text(&ca, "tls-alpn-01", ""), folder(&ca)).await;
     let failed = process.event("no certificate for this host; TLS handshakes for it fail").await;
-    assert!(failed["error"].as_str().unwrap().contains("rateLimited"), "{failed}");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("rateLimited") && error.contains("too many\\r\\norders\\u{202e}"), "{failed}");
     assert!((7200..=9000).contains(&failed["retry_s"].as_u64().unwrap()), "{failed}");
     assert_eq!(ca.seen().orders.len(), 1);
 }

@@ -342,7 +342,7 @@ impl Inner {
             let mut state = self.state();
             state.seen.orders.push(Instant::now());
             if state.rules.rate_limited.is_some() {
-                return Err((StatusCode::TOO_MANY_REQUESTS, "rateLimited", "too many orders".into()));
+                return Err((StatusCode::TOO_MANY_REQUESTS, "rateLimited", "too many\r\norders\u{202e}".into()));
             }
             let [identifier] = payload["identifiers"].as_array().map(Vec::as_slice).unwrap_or_default() else {
                 return Err(malformed("one host for one certificate"));
