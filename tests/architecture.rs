@@ -121,3 +121,39 @@ fn nothing_is_unsafe() {
         assert!(!text.contains("unsafe {") && !text.contains("unsafe fn"), "{}", path.display());
     }
 }
+
+/// Every `file.rs::test` in a text.
+fn named_tests(text: &str) -> Vec<(&str, &str)> {
+    text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once(".rs::")).collect()
+}
+
+/// Whether a file has a test function of this name.
+fn has_test(text: &str, name: &str) -> bool {
+    let head = format!("fn {name}(");
+    text.match_indices(&head).any(|(at, _)| {
+        // The attribute stands right before the function.
+        text[..at].trim_end_matches("async ").trim_end().lines().next_back().is_some_and(|line| {
+            let line = line.trim();
+            line.starts_with("#[test]") || line.starts_with("#[tokio::test")
+        })
+    })
+}
+
+#[test]
+fn every_promise_of_the_threat_model_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let promises = model.split("## Promises").nth(1).unwrap().split("\n## Out of scope").next().unwrap();
+    let rows = promises.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise "));
+    let mut count = 0;
+    for row in rows {
+        let tests = named_tests(row);
+        assert!(!tests.is_empty(), "no test holds: {row}");
+        for (file, name) in tests {
+            let text = fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+            assert!(has_test(&text, name), "{file}.rs has no test `{name}`: {row}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} tests are named");
+}
