@@ -36,6 +36,7 @@ mod peers;
 mod peers_acme;
 mod plain_http;
 mod proxy_protocol;
+mod quiet_streams;
 mod redirect;
 mod relay;
 mod resets;

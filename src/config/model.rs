@@ -270,7 +270,13 @@ pub struct Upstream {
     /// Longest dial: name resolution, TCP and TLS together.
     pub dial_timeout: Duration,
     /// Longest wait for a response head after the request was sent.
-    pub response_timeout: Duration,
+    ///
+    /// `None` is no limit, here and below.
+    pub response_timeout: Option<Duration>,
+    /// Longest silence inside a response body.
+    pub body_timeout: Option<Duration>,
+    /// The same for an event stream, which is silent while nothing happens.
+    pub event_stream_timeout: Option<Duration>,
     /// What it is told in `Host`.
     pub host_header: HostHeader,
     /// How it reads paths.

@@ -26,6 +26,11 @@ impl Timer {
         self.until = Some(Instant::now() + limit);
     }
 
+    /// The same, or no wait where there is no limit.
+    pub fn start_within(&mut self, limit: Option<Duration>) {
+        self.until = limit.map(|limit| Instant::now() + limit);
+    }
+
     /// Starts unless it is running already; answers whether it was not.
     pub fn start_if_idle(&mut self, limit: Duration) -> bool {
         let idle = self.until.is_none();

@@ -5,12 +5,11 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::Extensions;
+use http::{Extensions, HeaderValue, header::CONTENT_TYPE};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tower::Service;
@@ -22,10 +21,11 @@ use super::{
     pace::Paced,
 };
 use crate::{
+    config::model::Upstream,
     downstream::Connection,
     net::proxy_header::OnBehalfOf,
     protocol::{
-        body::{self, Body, BodyError},
+        body::{self, BodyError},
         upgrade::Intent,
     },
     upstream::{DownstreamBodyError, Exchanges},
@@ -34,7 +34,6 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Forward {
     pub(super) exchanges: Exchanges,
-    pub(super) body_timeout: Duration,
 }
 
 impl Service<Request> for Forward {
@@ -48,7 +47,6 @@ impl Service<Request> for Forward {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let exchanges = self.exchanges.clone();
-        let body_timeout = self.body_timeout;
         Box::pin(async move {
             let MatchedRoute(route) = facts::expect(request.extensions())?;
             let intent: Intent = facts::expect(request.extensions())?;
@@ -68,11 +66,9 @@ impl Service<Request> for Forward {
             };
             let request = Request::from_parts(parts, body);
             Ok(match intent {
-                Intent::WebSocket => {
-                    exchanges.upgrade(&route.upstream, request, whom).await?.map(|body| paced(body, body_timeout))
-                }
+                Intent::WebSocket => paced(exchanges.upgrade(&route.upstream, request, whom).await?, &route.upstream),
                 Intent::None | Intent::Other => {
-                    exchanges.plain(&route.upstream, request, whom).await?.map(|body| paced(body, body_timeout))
+                    paced(exchanges.plain(&route.upstream, request, whom).await?, &route.upstream)
                 }
             })
         })
@@ -88,9 +84,66 @@ fn on_behalf_of(facts: &Extensions) -> Result<OnBehalfOf, ProxyError> {
     Ok(OnBehalfOf { client, local: connection.local, server_name, request: id.to_string().into() })
 }
 
-fn paced<B>(body: B, limit: Duration) -> Body
+fn paced<B>(response: http::Response<B>, upstream: &Upstream) -> Response
 where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
 {
-    if body.is_end_stream() { body::empty() } else { Paced::new(body, limit).boxed_unsync() }
+    let is_event_stream = response.headers().get(CONTENT_TYPE).is_some_and(is_event_stream);
+    let limit = if is_event_stream { upstream.event_stream_timeout } else { upstream.body_timeout };
+    response.map(|body| if body.is_end_stream() { body::empty() } else { Paced::new(body, limit).boxed_unsync() })
+}
+
+/// Whether this is the media type of server-sent events, whatever its parameters (RFC 9110 §8.3.1).
+fn is_event_stream(content_type: &HeaderValue) -> bool {
+    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long a body of this type may be silent; a day stands for ever.
+    async fn patience(keys: &str, content_type: &'static str) -> Option<u64> {
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"u\"\n\
+             [upstream.u]\nurl = \"http://127.0.0.1:9\"\n{keys}\n[limits]\nbody_timeout = \"1s\"\n"
+        );
+        let model = crate::config::parse(&text, Path::new("proxy.toml")).unwrap();
+        let silence = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, BodyError>>());
+        let response = http::Response::builder().header(CONTENT_TYPE, content_type).body(silence).unwrap();
+        let (begun, mut body) = (Instant::now(), paced(response, &model.upstreams[0]).into_body());
+        let ended = tokio::time::timeout(Duration::from_secs(86_400), body.frame()).await;
+        ended.is_ok_and(|frame| frame.unwrap().is_err()).then(|| begun.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_limited_by_the_upstream_and_in_event_streams_only_where_that_is_set() {
+        for (keys, text, events) in
+            [("", Some(60), None), ("body_timeout = \"5s\"", Some(5), Some(5)), ("body_timeout = \"off\"", None, None)]
+        {
+            assert_eq!(patience(keys, "text/plain").await, text, "{keys}");
+            assert_eq!(patience(keys, "text/event-stream").await, events, "{keys}");
+        }
+    }
+
+    #[test]
+    fn event_streams_are_known_by_their_media_type() {
+        for (value, expected) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream ; charset=utf-8", true),
+            ("text/event-stream;charset=utf-8", true),
+            ("text/event-streams", false),
+            ("text/plain; text/event-stream", false),
+            ("", false),
+        ] {
+            assert_eq!(is_event_stream(&HeaderValue::from_static(value)), expected, "{value}");
+        }
+    }
 }

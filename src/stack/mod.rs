@@ -123,5 +123,5 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         .layer(verify_accept::VerifyAcceptLayer)
         // Innermost but one: the checks above have seen the request as the client wrote it.
         .layer(rewrite::RewriteLayer { via: Arc::new(forwarded::Via::new(&model.via)) })
-        .service(forward::Forward { exchanges, body_timeout: model.limits.body_timeout })
+        .service(forward::Forward { exchanges })
 }

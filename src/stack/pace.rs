@@ -1,4 +1,4 @@
-//! A body that may be slow but not silent.
+//! A response body that may be slow, and silent only as long as its upstream's `body_timeout` allows.
 
 use std::{
     pin::Pin,
@@ -15,15 +15,15 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// Passes on what may pass, and ends with an error when the upstream sends nothing of the body for `limit`.
+/// Passes on what may pass, and ends with an error when the upstream sends nothing of the body for `limit`, if there is one.
 pub(super) struct Paced<B> {
     inner: B,
-    limit: Duration,
+    limit: Option<Duration>,
     silence: Timer,
 }
 
 impl<B> Paced<B> {
-    pub(super) fn new(inner: B, limit: Duration) -> Self {
+    pub(super) fn new(inner: B, limit: Option<Duration>) -> Self {
         Self { inner, limit, silence: Timer::default() }
     }
 }
@@ -42,9 +42,10 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Body for Paced<B> {
             this.silence.stop();
             return polled;
         }
-        this.silence.start_if_idle(this.limit);
+        let Some(limit) = this.limit else { return Poll::Pending };
+        this.silence.start_if_idle(limit);
         if this.silence.poll_elapsed(cx) {
-            return Poll::Ready(Some(Err(BodyError::new(UpstreamError::BodyTimeout(this.limit)))));
+            return Poll::Ready(Some(Err(BodyError::new(UpstreamError::BodyTimeout(limit)))));
         }
         Poll::Pending
     }

@@ -3,6 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::{
     net::dial::DialError,
@@ -53,8 +54,19 @@ pub enum UpstreamError {
     #[error(transparent)]
     RequestBody(DownstreamBodyError),
     /// The body of the response stopped for too long.
-    #[error("the response body stopped for longer than {0:?} (limits.body_timeout)")]
+    #[error("no data of the response body for {0:?} (body_timeout of the upstream)")]
     BodyTimeout(Duration),
+}
+
+/// Waits for the head of a response, where `limit` is set no longer than that.
+///
+/// # Errors
+/// `ResponseTimeout`.
+pub(super) async fn in_time<T>(limit: Option<Duration>, head: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    match limit {
+        Some(limit) => timeout(limit, head).await.map_err(|_| UpstreamError::ResponseTimeout(limit)),
+        None => Ok(head.await),
+    }
 }
 
 /// Sorts what hyper says by whose fault it is.

@@ -14,11 +14,10 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::time::timeout;
 
 use super::{
     echo,
-    error::UpstreamError,
+    error::{UpstreamError, in_time},
     http2::Sessions,
     opening,
     pool::{Answer as PooledAnswer, Pool},
@@ -221,11 +220,9 @@ impl Exchange {
             return Ok(response.map(|body| body.boxed_unsync()));
         }
         let wire = self.connector.connect(whom).await?;
-        let limit = self.upstream.response_timeout;
-        match timeout(limit, opening::open(wire, request, &self.tracker, &self.upstream.name)).await {
-            Ok(answer) => answer.map_err(|error| self.connector.explained(error)),
-            Err(_) => Err(UpstreamError::ResponseTimeout(limit)),
-        }
+        let opened = opening::open(wire, request, &self.tracker, &self.upstream.name);
+        let answer = in_time(self.upstream.response_timeout, opened).await?;
+        answer.map_err(|error| self.connector.explained(error))
     }
 
     async fn pooled(

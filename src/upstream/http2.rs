@@ -23,11 +23,11 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
-    error::{DownstreamBodyError, UpstreamError, WriteTimeout},
+    error::{DownstreamBodyError, UpstreamError, WriteTimeout, in_time},
     opening::Switched,
     pool::MAX_BUFFER,
 };
@@ -236,7 +236,7 @@ impl Shared {
         let (response, stream) = sent.map_err(|error| at(UpstreamError::Refused(error)))?;
         let limit = self.upstream.response_timeout;
         if key.is_some() || ends {
-            let response = timeout(limit, response).await.map_err(|_| at(UpstreamError::ResponseTimeout(limit)))?;
+            let response = in_time(limit, response).await.map_err(at)?;
             return self.answered(response.map_err(|error| at(failed(error)))?, stream, key, session.lease).map_err(at);
         }
         let (done, uploaded) = oneshot::channel();
@@ -267,22 +267,16 @@ impl Shared {
         mut uploaded: oneshot::Receiver<Result<(), SendError>>,
     ) -> Result<Response<h2::RecvStream>, UpstreamError> {
         let mut response = pin!(response);
-        let limit = self.upstream.response_timeout;
-        let mut deadline: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                response = &mut response => return response.map_err(failed),
-                uploaded = &mut uploaded, if deadline.is_none() => match uploaded {
-                    Ok(Err(SendError::Body(error))) => return Err(UpstreamError::RequestBody(DownstreamBodyError(error))),
-                    Ok(Err(SendError::Stalled(limit))) => return Err(WriteTimeout(limit).into()),
-                    // A lost stream shows in the answer.
-                    Ok(Ok(()) | Err(SendError::Lost)) | Err(_) => deadline = Some(Instant::now() + limit),
-                },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Err(UpstreamError::ResponseTimeout(limit));
-                }
-            }
+        tokio::select! {
+            response = &mut response => return response.map_err(failed),
+            uploaded = &mut uploaded => match uploaded {
+                Ok(Err(SendError::Body(error))) => return Err(UpstreamError::RequestBody(DownstreamBodyError(error))),
+                Ok(Err(SendError::Stalled(limit))) => return Err(WriteTimeout(limit).into()),
+                // A lost stream shows in the answer.
+                Ok(Ok(()) | Err(SendError::Lost)) | Err(_) => {}
+            },
         }
+        in_time(self.upstream.response_timeout, response).await?.map_err(failed)
     }
 
     fn answered(

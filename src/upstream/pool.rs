@@ -111,10 +111,7 @@ impl Pool {
             let (parts, body) = request.into_parts();
             let copy = repeatable.then(|| parts.clone());
             let limit = self.0.upstream.response_timeout;
-            let Some(answer) = connection.send(Request::from_parts(parts, body), limit).await else {
-                return Err(UpstreamError::ResponseTimeout(limit));
-            };
-            let mut error = match answer {
+            let mut error = match connection.send(Request::from_parts(parts, body), limit).await? {
                 Ok(response) => return self.0.answered(connection, response),
                 Err(error) => error,
             };
@@ -260,9 +257,9 @@ impl Connection {
     /// The answer's head, or nothing when it did not come in time.
     ///
     /// The deadline counts from the end of the request body: an upload may take its time.
-    async fn send(&mut self, mut request: Request<Body>, limit: Duration) -> Option<Sent> {
+    async fn send(&mut self, mut request: Request<Body>, limit: Option<Duration>) -> Result<Sent, UpstreamError> {
         let (signal, mut all_sent) = if request.body().is_end_stream() {
-            self.answer_timer.start(limit);
+            self.answer_timer.start_within(limit);
             (None, None)
         } else {
             if request.body().size_hint().exact().is_none() {
@@ -279,16 +276,19 @@ impl Connection {
         let timer = &mut self.answer_timer;
         let sent = poll_fn(|cx| {
             if let Poll::Ready(sent) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(sent));
+                return Poll::Ready(Ok(sent));
             }
             if let Some(ended) = &mut all_sent {
                 // Resolves when the sender is dropped: at the body's end, or when the body is given up.
                 let _dropped = ready!(Pin::new(ended).poll(cx));
                 all_sent = None;
                 uploading.0 = None;
-                timer.start(limit);
+                timer.start_within(limit);
             }
-            if timer.poll_elapsed(cx) { Poll::Ready(None) } else { Poll::Pending }
+            match limit {
+                Some(limit) if timer.poll_elapsed(cx) => Poll::Ready(Err(UpstreamError::ResponseTimeout(limit))),
+                _ => Poll::Pending,
+            }
         })
         .await;
         uploading.0 = None;

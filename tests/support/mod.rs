@@ -191,6 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Answer { status, head, body }
     }
 
+    /// What has come and was not taken, or else the next bytes; `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
+        let more = !self.seen.is_empty() || self.fill().await;
+        more.then(|| std::mem::take(&mut self.seen))
+    }
+
     /// Everything until the end of the stream.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}

@@ -78,7 +78,8 @@ raw_table! {
         /// Maximum exchanges under way of one client network. Default: a quarter of `max_exchanges`. Refused with 429 and
         /// `Retry-After`. Peers in `trusted_proxies` are exempt; the clients that they name are counted.
         max_exchanges_per_client: usize,
-        /// Longest silence inside a request or response body. Default `60s`.
+        /// Maximum silence inside a request body. Default `60s`. Answered with 408. Response bodies have a `body_timeout` of
+        /// their upstream.
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.
         write_timeout: Span,

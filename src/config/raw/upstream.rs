@@ -24,8 +24,13 @@ raw_table! {
         key: String,
         /// Longest dial: name resolution, TCP and TLS together. Default `5s`. Answered with 504.
         dial_timeout: Span,
-        /// Longest wait for a response head once the request is sent. Default `60s`. Answered with 504.
+        /// Maximum wait for the response head once the request is sent. Default `60s`; `off` is no limit, for long polls.
+        /// Answered with 504.
         response_timeout: Span,
+        /// Maximum silence inside a response body; then both connections are closed. Default no limit for event streams
+        /// (`text/event-stream`), `60s` otherwise. Set it to `off` for responses that are silent for long, such as a log
+        /// that is followed. A value set here holds for event streams, too.
+        body_timeout: Span,
         /// What is spoken with it. Default `http/1.1`.
         protocol: ProtocolWord,
         /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.

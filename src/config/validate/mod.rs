@@ -77,6 +77,11 @@ fn span(given: Option<Given<Span>>, what: &str, default: Duration, problems: &mu
     }
 }
 
+/// A wait that may be `"off"`.
+fn optional(given: Option<Given<Span>>, default: Option<Duration>) -> Option<Duration> {
+    given.map_or(default, |Given { value: Span(limit), .. }| limit)
+}
+
 fn number(
     given: Option<Given<usize>>,
     range: RangeInclusive<usize>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::span;
+use super::{optional, span};
 use crate::{
     config::{
         error::Problems,
@@ -46,10 +46,6 @@ pub(super) fn policy(raw: &mut raw::RouteTable, problems: &mut Problems<'_>) -> 
         max_lifetime: lifetime(raw.max_lifetime.take(), raw.max_lifetime_jitter.take(), problems),
         upstream_lost_code: upstream_lost_code(raw.upstream_lost_code.take(), default.upstream_lost_code, problems),
     }
-}
-
-fn optional(given: Option<Given<Span>>, default: Option<Duration>) -> Option<Duration> {
-    given.map_or(default, |Given { value: Span(limit), .. }| limit)
 }
 
 fn limit(given: Option<Given<Size>>, problems: &mut Problems<'_>) -> u64 {

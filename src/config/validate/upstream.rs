@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::Path, time::Duration};
 
-use super::{number, socket_path, span};
+use super::{number, optional, socket_path, span};
 use crate::{
     config::{
         error::Problems,
@@ -13,6 +13,9 @@ use crate::{
     protocol::{pin::Pin, request_target::Authority},
 };
 
+/// `response_timeout` and `body_timeout` where they are not set.
+const DEFAULT_WAIT: Duration = Duration::from_secs(60);
+
 pub(super) fn upstream(
     name: String,
     given: Given<raw::UpstreamTable>,
@@ -21,7 +24,7 @@ pub(super) fn upstream(
 ) -> Option<Upstream> {
     let Given { value: raw, span: place } = given;
     let dial_timeout = span(raw.dial_timeout, "5s", Duration::from_secs(5), problems);
-    let response_timeout = span(raw.response_timeout, "60s", Duration::from_secs(60), problems);
+    let event_stream_timeout = optional(raw.body_timeout.clone(), None);
     let mut pool_max_idle = number(raw.pool_max_idle.clone(), 0..=10_000, 64, problems);
     let proxy_protocol = raw.proxy_protocol.as_ref().map(|given| match given.value {
         raw::ProxyProtocolWord::V1 => ProxyVersion::V1,
@@ -76,7 +79,9 @@ pub(super) fn upstream(
         name,
         endpoint,
         dial_timeout,
-        response_timeout,
+        response_timeout: optional(raw.response_timeout, Some(DEFAULT_WAIT)),
+        body_timeout: optional(raw.body_timeout, Some(DEFAULT_WAIT)),
+        event_stream_timeout,
         host_header: match raw.host_header.map(|given| given.value) {
             Some(raw::HostHeaderWord::Upstream) => HostHeader::Upstream,
             Some(raw::HostHeaderWord::Preserve) | None => HostHeader::Preserve,
