@@ -7,7 +7,9 @@
 mod autobahn;
 mod browsers;
 mod http2_clients;
+mod reopening;
 mod tls_scan;
+mod webkit;
 
 use std::{
     path::{Path, PathBuf},
