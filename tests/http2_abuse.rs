@@ -606,16 +606,53 @@ async fn the_log_names_a_client_that_has_all_its_streams_once_in_a_while() {
     assert!(event["hint"].as_str().unwrap().contains("limits.max_streams"), "{event}");
 }
 
+/// `POST /../`, which is refused whatever its body.
+fn refused_post() -> Vec<u8> {
+    let mut block = vec![0x83, 0x44, 4];
+    block.extend(b"/../");
+    block.extend([0x87, 0x41, 9]);
+    block.extend(b"gate.test");
+    block
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_may_end_before_its_stream_is_reset() {
+    let gate = Gate::echo("").await;
+    let mut client = Client::new(begun(&gate).await);
+    client.send(frame(HEADERS, END_HEADERS, 1, &refused_post())).await;
+    while next_frame(&mut client).await.0 != DATA {}
+    // More than a window: it is opened again for what is not wanted.
+    let mut window = 65_535;
+    for _ in 0..12 {
+        client.send(frame(DATA, 0, 1, &[7; 16_000])).await;
+        window -= 16_000;
+        while window < 16_000 {
+            match next_frame(&mut client).await {
+                (WINDOW_UPDATE, more) => window += u32::from_be_bytes(more.try_into().unwrap()),
+                (RST_STREAM | GOAWAY, payload) => panic!("{payload:x?}"),
+                _ => {}
+            }
+        }
+    }
+    client.send([frame(DATA, END_STREAM, 1, b"end"), frame(PING, 0, 0, b"the last")].concat()).await;
+    loop {
+        match next_frame(&mut client).await {
+            (PING, payload) if payload == b"the last" => break,
+            (RST_STREAM | GOAWAY, payload) => panic!("{payload:x?}"),
+            _ => {}
+        }
+    }
+    // One that does not end is not waited for.
+    client.send(frame(HEADERS, END_HEADERS, 3, &refused_post())).await;
+    while next_frame(&mut client).await != (RST_STREAM, vec![0, 0, 0, 0]) {}
+}
+
 #[tokio::test]
 async fn uploads_that_are_all_refused_are_no_fault_of_their_client() {
     let gate = Gate::echo("").await;
-    let mut post = vec![0x83, 0x44, 4];
-    post.extend(b"/../");
-    post.extend([0x87, 0x41, 9]);
-    post.extend(b"gate.test");
     // Each sends its whole window before it learns of the refusal, and that takes longer than all the others.
     let mut client = Client::new(begun(&gate).await);
-    let open = (0..256).flat_map(|number| frame(HEADERS, END_HEADERS, number * 2 + 1, &post));
+    let open = (0..256).flat_map(|number| frame(HEADERS, END_HEADERS, number * 2 + 1, &refused_post()));
     client.send(open.collect::<Vec<u8>>()).await;
     let mut refused = 0;
     while refused < 256 {

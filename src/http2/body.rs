@@ -49,6 +49,7 @@ pub struct Inbound {
     silence: Timer,
     wanted: Option<Arc<Notify>>,
     upload: Option<oneshot::Sender<()>>,
+    unread: Option<oneshot::Sender<RecvStream>>,
     _lease: Option<Lease>,
 }
 
@@ -57,6 +58,11 @@ impl Drop for Inbound {
         // A response may end before its request does; one that is given up takes the request with it.
         if let Some(upload) = self.upload.take().filter(|_| self.is_end_stream()) {
             let _ended_meanwhile = upload.send(());
+        }
+        if let Some(unread) = self.unread.take()
+            && let Some(stream) = self.stream.take().filter(|stream| !stream.is_end_stream())
+        {
+            let _nobody_waits = unread.send(stream);
         }
     }
 }
@@ -72,6 +78,7 @@ impl Inbound {
             silence: Timer::default(),
             wanted: None,
             upload: None,
+            unread: None,
             _lease: None,
         }
     }
@@ -104,6 +111,13 @@ impl Inbound {
     #[must_use]
     pub fn beside(mut self, upload: oneshot::Sender<()>) -> Self {
         self.upload = Some(upload);
+        self
+    }
+
+    /// The same that hands its stream over when it is dropped before its end.
+    #[must_use]
+    pub fn returning(mut self, unread: oneshot::Sender<RecvStream>) -> Self {
+        self.unread = Some(unread);
         self
     }
 

@@ -157,6 +157,15 @@ async fn curl_downloads_and_uploads() {
         .arg(&upload)
         .arg(format!("{}/count", loaded.url));
     assert_eq!(loaded.succeeds("curl, up", &mut up).await.trim(), length.to_string());
+    // A refusal while the body is still on its way, and one of the head.
+    let long = format!("X-Long: {}", "a".repeat(50_000));
+    for (path, field, status) in [("/../", "X-Short: a", "400"), ("/count", &long, "431")] {
+        let mut refused = common();
+        refused.args(["--no-fail", "--path-as-is", "--header", field, "--data-binary"]);
+        refused.arg(format!("@{}", upload.display())).args(to_nowhere).arg(format!("{}{path}", loaded.url));
+        let line = loaded.succeeds("curl, refused", &mut refused).await;
+        assert!(line.starts_with(&format!("2 {status} ")), "{path}: {line}");
+    }
     // It has no WebSockets here: tiny bodies, a hundred at a time on one connection.
     let mut many = common();
     let count = messages / 10;

@@ -17,7 +17,10 @@ use http::{
 };
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 use tower::{Service, ServiceExt};
 
 use super::super::{Connection, ConnectionLimits, Malformed, switch::PendingSwitch};
@@ -37,6 +40,9 @@ use crate::{
     },
 };
 
+/// For how long, and how many bytes, a body that nobody wants is read; the same as over HTTP/1.1.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
+
 /// Serves one stream to the end of its response; a WebSocket goes on by itself. `place` is held until the stream has ended.
 pub(super) async fn serve<S>(
     request: Request<RecvStream>,
@@ -54,7 +60,7 @@ pub(super) async fn serve<S>(
         return;
     }
     let method = request.method().clone();
-    let Some(Understood { request, asked, tunnel, wanted }) = understand(request, connection, &limits) else {
+    let Some(Understood { request, asked, tunnel, wanted, unread }) = understand(request, connection, &limits) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Some(response) = answered(pin!(service.oneshot(request)), &mut respond, wanted).await else { return };
@@ -69,6 +75,30 @@ pub(super) async fn serve<S>(
         return;
     }
     send(&mut respond, head, body, &method, limits.write_timeout).await;
+    drop(place);
+    if let Some(unread) = unread {
+        linger(unread).await;
+    }
+}
+
+/// Reads on where a response went out before the end of its request's body.
+///
+/// Without this a RST_STREAM follows the response at once. It says NO_ERROR (RFC 9113 §8.1), but clients that are still
+/// sending lose the response over it, such as curl 7.88.
+async fn linger(unread: oneshot::Receiver<RecvStream>) {
+    let rest = async {
+        // A body that was read to its end is not handed over.
+        let Ok(mut stream) = unread.await else { return };
+        let mut left = LINGER.1;
+        while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
+            let Some(rest) = left.checked_sub(data.len()) else { return };
+            left = rest;
+            if stream.flow_control().release_capacity(data.len()).is_err() {
+                return;
+            }
+        }
+    };
+    let _in_time = timeout(LINGER.0, rest).await;
 }
 
 /// A request in the terms of HTTP/1.1.
@@ -79,6 +109,8 @@ struct Understood {
     tunnel: Option<Tunnel>,
     /// Told once the body is asked for, where the client waits for a 100.
     wanted: Option<Arc<Notify>>,
+    /// The rest of the body, once nobody reads it anymore.
+    unread: Option<oneshot::Receiver<RecvStream>>,
 }
 
 /// What the client sends after a request without a body, and who waits for it.
@@ -118,13 +150,21 @@ fn understand(
     // A client that waits for a 100 is told once its body is asked for (RFC 9110 section 10.1.1): a refusal spares it.
     let wanted = token_list::contains(&head.headers, &EXPECT, "100-continue").then(Arc::default);
     let (switch, pending) = oneshot::channel();
+    let mut unread = None;
     let (body, tunnel) = match asked {
         Asked::Response => {
             let mut body = Inbound::new(&head.headers, stream).within(limits.body_timeout).trailers_within(head_limits);
             if let Some(wanted) = &wanted {
                 body = body.telling(wanted);
             }
-            (if body.is_end_stream() { bodies::empty() } else { body.boxed_unsync() }, None)
+            let body = if body.is_end_stream() {
+                bodies::empty()
+            } else {
+                let (rest, pending) = oneshot::channel();
+                unread = Some(pending);
+                body.returning(rest).boxed_unsync()
+            };
+            (body, None)
         }
         Asked::WebSocket => {
             head.extensions.insert(PendingSwitch::new(pending));
@@ -138,7 +178,7 @@ fn understand(
             (bodies::empty(), Some(Tunnel { stream, switch }))
         }
     };
-    Some(Understood { request: Request::from_parts(head, body), asked, tunnel, wanted })
+    Some(Understood { request: Request::from_parts(head, body), asked, tunnel, wanted, unread })
 }
 
 /// Waits for the answer; `None` when the request was taken back before.
