@@ -1,5 +1,7 @@
 // Loads a page in a headless browser and prints what the page leaves in `window.result`, as one line of JSON.
-// Arguments: `chromium` or `firefox`, path of the browser, URL, time limit in seconds (default 60).
+// Arguments: `chromium` or `firefox`, path of the browser, URL, time limit in seconds (default 60), and the SHA-256 of a
+// key in base64: Chromium then trusts certificates with it, while an error that is only ignored keeps it from sharing a
+// connection between hosts.
 // Chromium is driven by the DevTools protocol, Firefox by WebDriver BiDi. Certificates are accepted as they are: the CA of
 // a test is in no store. The browser has a profile of its own and ends with this script.
 import { spawn } from 'node:child_process';
@@ -9,14 +11,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import WebSocket from 'ws';
 
-const [kind, path, url, seconds = '60'] = process.argv.slice(2);
+const [kind, path, url, seconds = '60', key] = process.argv.slice(2);
 const profile = mkdtempSync(join(tmpdir(), `${kind}-`));
 
 const FLAGS = {
   chromium: [
     '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync',
     '--disable-background-networking', '--disable-component-update', '--disable-dev-shm-usage',
-    '--ignore-certificate-errors', '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank',
+    key ? `--ignore-certificate-errors-spki-list=${key}` : '--ignore-certificate-errors', '--remote-debugging-port=0', `--user-data-dir=${profile}`, 'about:blank',
   ],
   firefox: ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port', '0', 'about:blank'],
 };

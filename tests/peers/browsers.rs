@@ -2,11 +2,15 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::PublicKeyData;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{installed, node, present};
 use crate::support::{
+    authority::Authority,
     process::{DEVELOPMENT, Process},
     site,
 };
@@ -32,12 +36,17 @@ impl Browser {
 
     /// What the page at `url` leaves in `window.result`.
     pub(super) async fn result(self, path: &Path, url: &str, limit: Duration) -> Value {
+        self.result_trusting(path, url, limit, None).await
+    }
+
+    /// The same where Chromium trusts the certificate with this key (SHA-256 in base64) instead of ignoring its errors.
+    async fn result_trusting(self, path: &Path, url: &str, limit: Duration, key: Option<&str>) -> Value {
         let kind = match self {
             Self::Chromium => "chromium",
             Self::Firefox => "firefox",
         };
         let mut driver = node("browser.mjs");
-        driver.arg(kind).arg(path).arg(url).arg(limit.as_secs().to_string());
+        driver.arg(kind).arg(path).arg(url).arg(limit.as_secs().to_string()).args(key);
         // The driver keeps the limit itself and ends the browser then.
         let run = driver.stdin(Stdio::null()).kill_on_drop(true).output();
         let output = timeout(limit + Duration::from_secs(10), run).await.expect("an end of the driver").unwrap();
@@ -75,5 +84,36 @@ async fn browsers_open_websockets_on_the_http2_connection_of_their_page() {
         assert_eq!(result, json!({ "echo": "hello", "code": 4001, "reason": "done" }), "{browser:?}");
         let opened = gate.event("websocket opened").await;
         assert_eq!(opened["http2"], true, "{browser:?}");
+    }
+}
+
+#[tokio::test]
+async fn browsers_open_a_websocket_to_a_sibling_host_under_the_certificate_of_their_page() {
+    const PAGE: &str = "<!doctype html><script>\
+        const socket = new WebSocket(`wss://${location.host.replace('www.', 'ws.')}/`);\
+        socket.onopen = () => socket.send('hello');\
+        socket.onmessage = ({ data }) => { window.echo = data; socket.close(4001, 'done'); };\
+        socket.onclose = ({ code }) => { window.result = { echo: window.echo, code }; };\
+        </script>";
+    for browser in Browser::ALL {
+        let Some(path) = browser.path() else { continue };
+        let (folder, pages) = (tempfile::tempdir().unwrap(), site::start(PAGE).await);
+        let issued = Authority::new("ours").issue(&["*.x.localhost"]);
+        issued.write(folder.path(), "wild");
+        let key = STANDARD.encode(digest(&SHA256, &issued.key.subject_public_key_info()));
+        let config = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\ntls = {{ certificate = \"wild.pem\", key = \"wild.key\" }}\n\
+             [[route]]\nhost = \"www.x.localhost\"\nupstream = \"pages\"\nwebsocket = false\n\
+             [[route]]\nhost = \"ws.x.localhost\"\nupstream = \"echo\"\norigin = {{ allow = [\"*\"] }}\n\
+             [upstream.pages]\nurl = \"{pages}\"\n[upstream.echo]\nurl = \"builtin:echo\"\n"
+        );
+        let mut gate = Process::start_in(&config, folder).await;
+        let port = gate.addresses[0].rsplit(':').next().unwrap().to_owned();
+        let url = format!("https://www.x.localhost:{port}/");
+        let result = browser.result_trusting(path, &url, Duration::from_secs(60), Some(&key)).await;
+        assert_eq!(result, json!({ "echo": "hello", "code": 4001 }), "{browser:?}");
+        let opened = gate.event("websocket opened").await;
+        assert_eq!(opened["http2"], true, "{browser:?} did not share the connection of its page: {opened}");
+        assert!(gate.seen.iter().all(|event| event["rule"] != "misdirected"), "{:#?}", gate.seen);
     }
 }
