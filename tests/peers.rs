@@ -1,5 +1,5 @@
-//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Firefox, Go, Java, curl,
-//! Autobahn, sslscan.
+//! Peers nobody here wrote: Node's `ws` and nghttp2, Python's `websockets`, socket.io, Chromium, Firefox, WebKitGTK, Go,
+//! Java, curl, Autobahn, sslscan.
 //!
 //! `.ci/run` installs them below `target/peers` and sets `SWITCHGATE_REQUIRE_PEERS=1`. Without them each test says that
 //! it was skipped and why, and passes.
