@@ -55,6 +55,9 @@ pub fn translate_request(
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(FramingError::ContentLength);
     }
+    if head.headers.values().any(has_space_around) {
+        return Err(FramingError::FieldValue);
+    }
     one_host(head)?;
     if head.method != Method::CONNECT {
         head.uri = origin_form(&head.uri);
@@ -98,6 +101,12 @@ fn list_size(head: &request::Parts, protocol: Option<&str>) -> usize {
 pub fn fields_size(fields: &HeaderMap) -> usize {
     let sizes = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
     sizes.fold(0, usize::saturating_add)
+}
+
+/// Whether a value begins or ends with white space, which makes a request malformed (RFC 9113 §8.2.1). In HTTP/1.1 it
+/// belongs to no value: the upstream would read another one than we have.
+fn has_space_around(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// `:authority` as `Host` (RFC 9113 §8.3.1).
@@ -287,6 +296,22 @@ mod tests {
         for (fields, expected) in [(&twice[..1], Ok(Asked::Response)), (&twice, Err(FramingError::ContentLength))] {
             let mut head = head("POST", "https://a.example/", fields);
             assert_eq!(translate_request(&mut head, None, NONCE, LIMITS), expected);
+        }
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_malformed() {
+        for (value, expected) in [
+            ("a b", Ok(Asked::Response)),
+            ("", Ok(Asked::Response)),
+            (" a", Err(FramingError::FieldValue)),
+            ("a ", Err(FramingError::FieldValue)),
+            ("\ta", Err(FramingError::FieldValue)),
+            ("a\t", Err(FramingError::FieldValue)),
+            (" ", Err(FramingError::FieldValue)),
+        ] {
+            let mut head = head("GET", "https://a.example/", &[("x", value)]);
+            assert_eq!(translate_request(&mut head, None, NONCE, LIMITS), expected, "{value:?}");
         }
     }
 

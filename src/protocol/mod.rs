@@ -5,6 +5,7 @@ pub mod body;
 pub mod chunked;
 pub mod client_address;
 pub mod client_cert;
+pub mod content_length;
 pub mod field_names;
 pub mod forwarded;
 pub mod hop_by_hop;

@@ -29,7 +29,7 @@ use crate::{
     downstream::Connection,
     protocol::{
         client_address::Told,
-        client_cert,
+        client_cert, content_length,
         forwarded::{self, Hop, Via},
         hop_by_hop,
         request_target::Target,
@@ -96,6 +96,7 @@ impl RewriteLayer {
         if self.via.count(headers) >= MAX_PASSES {
             return Err(ProxyError::Loop);
         }
+        content_length::normalize(headers);
         let takes_trailers = token_list::contains(headers, &TE, "trailers");
         hop_by_hop::remove(headers);
         match intent {
@@ -152,6 +153,7 @@ fn rewrite_response(mut response: Response) -> Response {
     *response.version_mut() = http::Version::HTTP_11;
     let offered: Vec<HeaderValue> = response.headers().get_all(UPGRADE).iter().cloned().collect();
     hop_by_hop::remove(response.headers_mut());
+    content_length::normalize(response.headers_mut());
     if response.status() == StatusCode::UPGRADE_REQUIRED {
         // A 426 without `Upgrade` says nothing (RFC 9110 section 15.5.22).
         for value in offered {

@@ -233,7 +233,9 @@ impl Shared {
             return Err(UpstreamError::Framing(why));
         }
         // A short body has been read together with the head; then the connection is free at once.
-        let lent = if connection.sender.is_ready() || response.body().is_end_stream() {
+        let lent = if !response_framing::is_reusable(response.status(), response.headers()) {
+            None
+        } else if connection.sender.is_ready() || response.body().is_end_stream() {
             self.give_back(connection);
             None
         } else {
