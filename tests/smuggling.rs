@@ -1,4 +1,13 @@
-//! Requests that can be read two ways.
+//! Requests and responses that can be read two ways.
+//!
+//! The tables below `smuggling/` name each attack with its source, its bytes, all statuses of the answers, and what the
+//! upstream sees, byte for byte.
+
+mod driver;
+mod http1;
+mod http2;
+mod responses;
+mod upgrades;
 
 use crate::support::{Proxy, Upstream};
 

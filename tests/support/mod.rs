@@ -160,6 +160,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.seen.drain(..count).collect()
     }
 
+    /// Exactly so many bytes; `None` when the stream ends, or fails, before them.
+    pub(crate) async fn take_or_end(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.seen.len() < count {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        Some(self.take(count).await)
+    }
+
     pub(crate) async fn head(&mut self) -> String {
         loop {
             if let Some(at) = self.seen.windows(4).position(|window| window == b"\r\n\r\n") {
