@@ -130,10 +130,10 @@ impl<D: Link, U: Link, C: AsRef<Control>> Pump<D, U, C> {
         turn
     }
 
-    /// Whether this side may still answer a Close that was passed to it.
+    /// Whether this side may still answer a Close that was passed to it, and the answer would be seen.
     pub(super) fn may_answer(&mut self, side: Side, now: Moment) -> bool {
         let from = self.from(side);
-        let silent = !from.lane.has_closed() && !from.has_ended();
+        let silent = from.lane.is_followed() && !from.lane.has_closed() && !from.has_ended();
         silent && self.half_closed_at.is_none_or(|at| now < at + self.policy.close_timeout)
     }
 

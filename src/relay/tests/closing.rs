@@ -228,3 +228,22 @@ async fn a_malformed_close_is_a_close_to_its_sender() {
         assert_eq!(begun.elapsed().as_secs(), 0, "{payload:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_not_held_for_an_answer_that_cannot_be_seen() {
+    for side in SIDES {
+        let begun = Instant::now();
+        let mut rig = Rig::new(policy(Frames::Observe));
+        let (breaks, other) = peers(&mut rig, side);
+        // A reserved bit: from here on its bytes are only bytes.
+        let broken = breaks.frame(0xc1, b"hi");
+        breaks.stream.write_all(&broken).await.unwrap();
+        let mut got = vec![0; broken.len()];
+        other.stream.read_exact(&mut got).await.unwrap();
+        other.close(1002).await;
+        other.stream.shutdown().await.unwrap();
+        breaks.expect_close(1002).await;
+        breaks.expect_end().await;
+        assert_eq!(begun.elapsed().as_secs(), 0, "{side} broke a rule");
+    }
+}
