@@ -9,6 +9,7 @@ pub mod config;
 pub mod downstream;
 pub mod drain;
 pub mod http2;
+pub mod interim;
 pub mod net;
 pub mod probe;
 pub mod protocol;

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 9] = [
     &["probe", "telemetry", "server"],
     &["stack"],
     &["downstream", "upstream", "acme"],
-    &["http2", "registry"],
+    &["http2", "interim", "registry"],
     &["admission", "net", "relay", "drain"],
     &["config"],
     &["protocol"],

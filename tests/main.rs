@@ -25,6 +25,7 @@ mod foreign_host;
 mod handshake;
 mod http2;
 mod http2_abuse;
+mod interim;
 mod listeners;
 mod log;
 mod look_alikes;

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     admission::{ClientExchanges, ClientPlace},
     drain::Tracker,
+    interim::Interims,
     net::{HANG_UP_CHECK, Wire, server_tls::ServerTls, timer::Timer, tls::TlsFacts},
     protocol::{
         address::PeerAddress,
@@ -170,7 +171,24 @@ where
             if let Some(upgrade) = request.extensions().get::<OnUpgrade>() {
                 state.keep_upgrade(upgrade.clone());
             }
-            let response = service.oneshot(request).await?;
+            // HTTP/1.0 has no interim responses (RFC 9110 §15.2).
+            let interims = (request.version() != http::Version::HTTP_10).then(Interims::default);
+            if let Some(interims) = &interims {
+                request.extensions_mut().insert(interims.clone());
+            }
+            let mut answer = pin!(service.oneshot(request));
+            let response = poll_fn(|cx| {
+                let answered = answer.as_mut().poll(cx);
+                if let Some(interims) = &interims {
+                    while let Poll::Ready(interim) = interims.poll_next(cx) {
+                        state.send_interim(&interim);
+                    }
+                }
+                answered
+            });
+            let response = response.await?;
+            // hyper may still have the rest of the response before in its buffer, and adds the head of this one to that.
+            state.interims_sent().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 state.switch();
             }

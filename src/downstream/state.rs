@@ -9,7 +9,7 @@ use std::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use thiserror::Error;
 
-use crate::protocol::request_framing::FramingError;
+use crate::protocol::{interim::Interim, request_framing::FramingError};
 
 /// A request that was not handed on as it came; a stand-in took its place and must be refused.
 #[derive(Clone, Debug, Error)]
@@ -40,6 +40,12 @@ struct Inner {
     reads: bool,
     /// Nobody has read the stream for a while: whether the client is still there is to be looked at.
     look: bool,
+    /// Interim responses that are to be written.
+    interim: Vec<u8>,
+    /// Some are not written yet.
+    interim_unsent: bool,
+    /// Waits until they are.
+    interim_waiter: Option<Waker>,
     /// A request body that nobody reads any more, kept until the response is out.
     unread: Option<Incoming>,
     /// A response was given up before its end.
@@ -127,6 +133,43 @@ impl State {
         let mut inner = self.lock();
         let upgrade = inner.upgrade.take();
         upgrade.filter(|_| !inner.switched)
+    }
+
+    /// Service: an interim response, which the writer takes as soon as everything before it is out.
+    pub(super) fn send_interim(&self, interim: &Interim) {
+        let mut inner = self.lock();
+        interim.write(&mut inner.interim);
+        inner.interim_unsent = true;
+    }
+
+    /// Service: resolves when no interim response is left to be written.
+    pub(super) async fn interims_sent(&self) {
+        std::future::poll_fn(|cx| {
+            let mut inner = self.lock();
+            if !inner.interim_unsent {
+                return Poll::Ready(());
+            }
+            inner.interim_waiter = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Writer: takes the interim responses that are to be written.
+    pub(super) fn take_interims(&self) -> Option<Vec<u8>> {
+        let mut inner = self.lock();
+        (!inner.interim.is_empty()).then(|| std::mem::take(&mut inner.interim))
+    }
+
+    /// Writer: those that were taken are written.
+    pub(super) fn interims_written(&self) {
+        let mut inner = self.lock();
+        inner.interim_unsent = !inner.interim.is_empty();
+        if !inner.interim_unsent
+            && let Some(waiter) = inner.interim_waiter.take()
+        {
+            waiter.wake();
+        }
     }
 
     /// Connection: it is about to be polled.

@@ -76,6 +76,8 @@ pub(super) struct StrictIo {
     /// Bytes of a 101 on their way out; see `poll_write`.
     switching: BytesMut,
     switched_head_sent: bool,
+    /// Rest of interim responses on their way out; nothing else may be written before it is.
+    interim: Bytes,
     /// Bytes dropped after the last answer; `None` until that begins.
     lingered: Option<usize>,
     /// The client has ended its stream, or the stream has failed.
@@ -98,6 +100,7 @@ impl StrictIo {
             write_timer: Timer::default(),
             switching: BytesMut::new(),
             switched_head_sent: false,
+            interim: Bytes::new(),
             lingered: None,
             ended: false,
         }
@@ -339,6 +342,22 @@ impl StrictIo {
         watched
     }
 
+    /// Writes the rest of the interim responses that were begun.
+    fn poll_send_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &self.interim);
+            let count = ready!(self.watch_write(cx, polled))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(count);
+            if self.interim.is_empty() {
+                self.state.interims_written();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_send_switching(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.switching.is_empty() {
             let polled = Pin::new(&mut self.io).poll_write(cx, &self.switching);
@@ -377,6 +396,7 @@ impl AsyncWrite for StrictIo {
             }
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(this.poll_send_interim(cx))?;
         ready!(this.poll_send_switching(cx))?;
         let polled = Pin::new(&mut this.io).poll_write(cx, bytes);
         this.watch_write(cx, polled)
@@ -386,6 +406,12 @@ impl AsyncWrite for StrictIo {
         let this = self.get_mut();
         if this.switched_head_sent {
             ready!(this.poll_send_switching(cx))?;
+        }
+        ready!(this.poll_send_interim(cx))?;
+        // hyper flushes when it has nothing left to write, so here is the boundary between two of its messages.
+        while let Some(interims) = this.state.take_interims() {
+            this.interim = interims.into();
+            ready!(this.poll_send_interim(cx))?;
         }
         let polled = Pin::new(&mut this.io).poll_flush(cx);
         ready!(this.watch_write(cx, polled))?;

@@ -11,6 +11,7 @@ pub mod forwarded;
 pub mod hop_by_hop;
 pub mod http2;
 pub mod http2_meter;
+pub mod interim;
 pub mod log_text;
 pub mod log_throttle;
 pub mod network;

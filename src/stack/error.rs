@@ -118,6 +118,7 @@ impl ProxyError {
                 UpstreamError::Dial(error) => error.rule(),
                 UpstreamError::ResponseTimeout(_) => "upstream-response-timeout",
                 UpstreamError::WriteTimeout(_) => "upstream-write-timeout",
+                UpstreamError::Interim(_) => "upstream-interim",
                 UpstreamError::Framing(_) => "upstream-framing",
                 UpstreamError::NoExtendedConnect => "upstream-no-websocket",
                 UpstreamError::Refused(_) => "upstream-refused",

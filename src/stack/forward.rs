@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::model::Upstream,
     downstream::Connection,
+    interim::Interims,
     net::proxy_header::OnBehalfOf,
     protocol::{
         body::{self, BodyError},
@@ -56,6 +57,7 @@ impl Service<Request> for Forward {
             };
             let whom = whom.as_ref();
             let (mut parts, body) = request.into_parts();
+            let interims = parts.extensions.remove::<Interims>();
             // Facts end here: nothing of ours, and no second handle on the switch, goes further.
             parts.extensions.clear();
             let body = if body.is_end_stream() {
@@ -68,7 +70,8 @@ impl Service<Request> for Forward {
             Ok(match intent {
                 Intent::WebSocket => paced(exchanges.upgrade(&route.upstream, request, whom).await?, &route.upstream),
                 Intent::None | Intent::Other => {
-                    paced(exchanges.plain(&route.upstream, request, whom).await?, &route.upstream)
+                    let answer = exchanges.plain(&route.upstream, request, whom, interims.as_ref()).await?;
+                    paced(answer, &route.upstream)
                 }
             })
         })

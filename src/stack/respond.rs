@@ -107,6 +107,7 @@ fn status(error: &ProxyError) -> StatusCode {
             | UpstreamError::WriteTimeout(_)
             | UpstreamError::BodyTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             UpstreamError::Dial(_)
+            | UpstreamError::Interim(_)
             | UpstreamError::Framing(_)
             | UpstreamError::NoExtendedConnect
             | UpstreamError::Refused(_)

@@ -7,7 +7,10 @@ use tokio::time::timeout;
 
 use crate::{
     net::dial::DialError,
-    protocol::body::{BodyError, BoxError},
+    protocol::{
+        body::{BodyError, BoxError},
+        interim::TooManyInterim,
+    },
 };
 
 /// The downstream's request body broke while it was sent on.
@@ -32,6 +35,9 @@ pub enum UpstreamError {
     /// It stopped taking the request.
     #[error(transparent)]
     WriteTimeout(#[from] WriteTimeout),
+    /// It sent too many interim responses before the final one.
+    #[error(transparent)]
+    Interim(#[from] TooManyInterim),
     /// The answer's length can be read in two ways.
     #[error("the answer's framing is not sound: {0}")]
     Framing(&'static str),
@@ -76,6 +82,7 @@ pub(super) fn failed(error: impl StdError + Send + Sync + 'static) -> UpstreamEr
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
     let mut downstream = None;
     let mut stalled = None;
+    let mut too_many = None;
     while let Some(current) = cause {
         if let Some(body) = current.downcast_ref::<DownstreamBodyError>() {
             downstream = Some(body.0.to_string());
@@ -84,12 +91,16 @@ pub(super) fn failed(error: impl StdError + Send + Sync + 'static) -> UpstreamEr
             garbage |= hyper.is_parse() || hyper.is_parse_too_large();
         }
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            too_many = io.get_ref().and_then(|inner| inner.downcast_ref::<TooManyInterim>()).copied().or(too_many);
             stalled = io.get_ref().and_then(|inner| inner.downcast_ref::<WriteTimeout>()).copied().or(stalled);
         }
         cause = current.source();
     }
     if let Some(stalled) = stalled {
         return stalled.into();
+    }
+    if let Some(too_many) = too_many {
+        return too_many.into();
     }
     if let Some(text) = downstream {
         return UpstreamError::RequestBody(DownstreamBodyError(BodyError::new(text)));

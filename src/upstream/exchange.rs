@@ -26,6 +26,7 @@ use crate::{
     config::model::{Endpoint, Model, Protocol, Upstream},
     drain::Tracker,
     http2::body::Inbound,
+    interim::Interims,
     net::{
         Wire,
         dial::{DialError, Dialer},
@@ -112,6 +113,7 @@ impl Exchanges {
     }
 
     /// Sends a plain request over a pooled connection, or one of its own to an upstream that is told of `whom` first.
+    /// Interim responses go to `interims`.
     ///
     /// An idempotent request without a body is tried once more when a reused connection dies before it answers.
     ///
@@ -122,8 +124,9 @@ impl Exchanges {
         upstream: &Upstream,
         request: Request<Body>,
         whom: Option<&OnBehalfOf>,
+        interims: Option<&Interims>,
     ) -> Result<Response<Answer>, UpstreamError> {
-        self.of(upstream)?.pooled(request, whom).await
+        self.of(upstream)?.pooled(request, whom, interims).await
     }
 
     fn of(&self, upstream: &Upstream) -> Result<&Exchange, UpstreamError> {
@@ -216,7 +219,7 @@ impl Exchange {
 
     async fn fresh(&self, request: Request<Body>, whom: Option<&OnBehalfOf>) -> Result<Response<Body>, UpstreamError> {
         if let Ways::Http2(sessions) = &self.ways {
-            let response = Box::pin(self.shared(sessions, request)).await?;
+            let response = Box::pin(self.shared(sessions, request, None)).await?;
             return Ok(response.map(|body| body.boxed_unsync()));
         }
         let wire = self.connector.connect(whom).await?;
@@ -229,21 +232,29 @@ impl Exchange {
         &self,
         request: Request<Body>,
         whom: Option<&OnBehalfOf>,
+        interims: Option<&Interims>,
     ) -> Result<Response<Answer>, UpstreamError> {
         let pool = match &self.ways {
             Ways::Http1(pool) => pool,
-            Ways::Http2(sessions) => return Ok(Box::pin(self.shared(sessions, request)).await?.map(Answer::Shared)),
+            Ways::Http2(sessions) => {
+                return Ok(Box::pin(self.shared(sessions, request, interims)).await?.map(Answer::Shared));
+            }
         };
-        let answer = pool.exchange(|| self.connector.connect(whom), request).await;
+        let answer = pool.exchange(|| self.connector.connect(whom), request, interims).await;
         answer.map(|answer| answer.map(Answer::Pooled)).map_err(|error| self.connector.explained(error))
     }
 
-    async fn shared(&self, sessions: &Sessions, request: Request<Body>) -> Result<Response<Inbound>, UpstreamError> {
+    async fn shared(
+        &self,
+        sessions: &Sessions,
+        request: Request<Body>,
+        interims: Option<&Interims>,
+    ) -> Result<Response<Inbound>, UpstreamError> {
         let scheme = match self.upstream.endpoint {
             Endpoint::Tls { .. } => Scheme::HTTPS,
             Endpoint::Tcp { .. } | Endpoint::Unix { .. } | Endpoint::BuiltinEcho => Scheme::HTTP,
         };
-        let answer = sessions.exchange(|| self.connector.connect(None), request, scheme).await;
+        let answer = sessions.exchange(|| self.connector.connect(None), request, scheme, interims).await;
         answer.map_err(|error| self.connector.explained(error))
     }
 }

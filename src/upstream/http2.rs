@@ -5,11 +5,12 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ use http::{Request, Response, StatusCode, request, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{sleep, timeout},
 };
 
@@ -38,6 +39,7 @@ use crate::{
         BatchedIo, Http2Stream, Lease, STREAM_WINDOW,
         body::{self, Inbound, SendError},
     },
+    interim::Interims,
     net::{
         Wire,
         dial::{DialError, Stage},
@@ -45,6 +47,7 @@ use crate::{
     protocol::{
         body::{self as bodies, Body, BoxError},
         http2::{self as translation, Key},
+        interim::{Budget, Interim, size},
         log_text::Escaped,
         response_framing, trailers,
     },
@@ -72,6 +75,8 @@ struct Session {
     number: u64,
     requests: SendRequest<Bytes>,
     lease: Lease,
+    /// Ends the connection at once, and all its streams with it.
+    cut: Arc<Notify>,
 }
 
 impl Session {
@@ -111,6 +116,7 @@ impl Sessions {
         dial: impl Fn() -> F,
         request: Request<Body>,
         scheme: Scheme,
+        interims: Option<&Interims>,
     ) -> Result<Response<Inbound>, UpstreamError>
     where
         F: Future<Output = Result<Wire, DialError>>,
@@ -121,7 +127,7 @@ impl Sessions {
         loop {
             let session = self.0.session(&dial).await?;
             let copy = repeatable.then(|| head.clone());
-            match self.0.send(session, head, body, key.as_ref()).await {
+            match self.0.send(session, head, body, key.as_ref(), interims).await {
                 Ok(response) => return Ok(response),
                 Err((UpstreamError::Refused(why), number)) => {
                     self.0.forget(number);
@@ -191,8 +197,14 @@ impl Shared {
             Err(_) => return Err(UpstreamError::ResponseTimeout(limit)),
         };
         let mut pings = connection.ping_pong();
-        let session = Session { number: self.next.fetch_add(1, Ordering::Relaxed), requests, lease: Lease::default() };
+        let session = Session {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            requests,
+            lease: Lease::default(),
+            cut: Arc::default(),
+        };
         let (number, lease) = (session.number, Arc::downgrade(&session.lease));
+        let cut = Arc::clone(&session.cut);
         let (told, why) = oneshot::channel();
         let (shared, name) = (Arc::downgrade(self), self.upstream.name.clone());
         let idle_limit = self.upstream.pool_idle_timeout;
@@ -202,6 +214,7 @@ impl Shared {
                 ended = &mut connection => ended,
                 // Gone with its last handle: with no stream left, the connection ends by itself.
                 () = until_idle(&shared, number, &lease, idle_limit) => connection.as_mut().await,
+                () = cut.notified() => return,
             };
             if let Err(error) = ended {
                 tracing::debug!(upstream = %name, error = %Escaped(&error), "upstream connection ended early");
@@ -220,7 +233,14 @@ impl Shared {
         Ok(session)
     }
 
-    async fn send(&self, mut session: Session, head: request::Parts, body: Body, key: Option<&Key>) -> Sent {
+    async fn send(
+        &self,
+        mut session: Session,
+        head: request::Parts,
+        body: Body,
+        key: Option<&Key>,
+        interims: Option<&Interims>,
+    ) -> Sent {
         let number = session.number;
         let at = |error| (error, number);
         poll_fn(|cx| session.requests.poll_ready(cx)).await.map_err(|error| at(UpstreamError::Refused(error)))?;
@@ -234,10 +254,12 @@ impl Shared {
         let ends = key.is_none() && body.is_end_stream();
         let sent = session.requests.send_request(request, ends);
         let (response, stream) = sent.map_err(|error| at(UpstreamError::Refused(error)))?;
+        // Many WebSocket clients read one head only.
+        let response = FinalHead::new(response, interims.filter(|_| key.is_none()), &session.cut);
         let limit = self.upstream.response_timeout;
         if key.is_some() || ends {
             let response = in_time(limit, response).await.map_err(at)?;
-            return self.answered(response.map_err(|error| at(failed(error)))?, stream, key, session.lease).map_err(at);
+            return self.answered(response.map_err(at)?, stream, key, session.lease).map_err(at);
         }
         let (done, uploaded) = oneshot::channel();
         let (write_limit, body) = (self.write_limit, body.map_frame(trimmed).boxed_unsync());
@@ -263,12 +285,12 @@ impl Shared {
     /// time.
     async fn response(
         &self,
-        response: ResponseFuture,
+        response: FinalHead<'_>,
         mut uploaded: oneshot::Receiver<Result<(), SendError>>,
     ) -> Result<Response<h2::RecvStream>, UpstreamError> {
         let mut response = pin!(response);
         tokio::select! {
-            response = &mut response => return response.map_err(failed),
+            response = &mut response => return response,
             uploaded = &mut uploaded => match uploaded {
                 Ok(Err(SendError::Body(error))) => return Err(UpstreamError::RequestBody(DownstreamBodyError(error))),
                 Ok(Err(SendError::Stalled(limit))) => return Err(WriteTimeout(limit).into()),
@@ -276,7 +298,7 @@ impl Shared {
                 Ok(Ok(()) | Err(SendError::Lost)) | Err(_) => {}
             },
         }
-        in_time(self.upstream.response_timeout, response).await?.map_err(failed)
+        in_time(self.upstream.response_timeout, response).await?
     }
 
     fn answered(
@@ -295,6 +317,54 @@ impl Shared {
         let mut response = Response::from_parts(head, Inbound::none());
         response.extensions_mut().insert(Switched::new(wire, Bytes::new()));
         Ok(response)
+    }
+}
+
+/// The final head of a response. Interim responses before it are counted, and go on to the client.
+struct FinalHead<'a> {
+    response: ResponseFuture,
+    budget: Budget,
+    interims: Option<&'a Interims>,
+    cut: Arc<Notify>,
+}
+
+impl<'a> FinalHead<'a> {
+    fn new(response: ResponseFuture, interims: Option<&'a Interims>, cut: &Arc<Notify>) -> Self {
+        Self { response, budget: Budget::default(), interims, cut: Arc::clone(cut) }
+    }
+
+    /// What was responded to in part has been looked at, and is not sent a second time.
+    fn failed(&self, error: h2::Error) -> UpstreamError {
+        match failed(error) {
+            UpstreamError::Refused(error) if self.budget.is_used() => closed(error),
+            error => error,
+        }
+    }
+
+    fn take(&mut self, interim: Response<()>) -> Result<(), UpstreamError> {
+        let (head, ()) = interim.into_parts();
+        if let Err(error) = self.budget.take(size(&head.headers)) {
+            // A reset of the stream alone would not stop it: the rest would still be read and thrown away.
+            self.cut.notify_one();
+            return Err(error.into());
+        }
+        if let (Some(interims), Some(interim)) = (self.interims, Interim::forwarded(head.status, head.headers)) {
+            interims.push(interim);
+        }
+        Ok(())
+    }
+}
+
+impl Future for FinalHead<'_> {
+    type Output = Result<Response<h2::RecvStream>, UpstreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        while let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
+            let interim = interim.map_err(|error| self.failed(error))?;
+            self.take(interim)?;
+        }
+        let response = ready!(Pin::new(&mut self.response).poll(cx));
+        Poll::Ready(response.map_err(|error| self.failed(error)))
     }
 }
 

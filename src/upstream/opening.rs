@@ -30,6 +30,7 @@ use crate::{
     net::Wire,
     protocol::{
         body::{self, Body, BodyError, BoxError},
+        interim::{Budget, TooManyInterim},
         log_text::Escaped,
         response_framing,
         websocket::capitals,
@@ -94,11 +95,20 @@ pub(super) struct Opening {
     heard: BytesMut,
     /// How many bytes may still come before the final head is whole.
     room: usize,
+    /// Interim responses are not forwarded here: many WebSocket clients read one head only.
+    interim: Budget,
 }
 
 impl Opening {
     fn new(wire: Wire, request: Vec<u8>) -> Self {
-        Self { wire, request, sent: 0, heard: BytesMut::with_capacity(USUAL_ANSWER), room: MAX_BUFFER }
+        Self {
+            wire,
+            request,
+            sent: 0,
+            heard: BytesMut::with_capacity(USUAL_ANSWER),
+            room: MAX_BUFFER,
+            interim: Budget::default(),
+        }
     }
 
     /// Reads up to the final head: a 101 and its length, or nothing where `heard` begins with another final answer.
@@ -117,6 +127,7 @@ impl Opening {
                 match parse(&self.heard)? {
                     Parsed::Partial => break,
                     Parsed::Interim(length) => {
+                        self.interim.take(length)?;
                         self.heard.advance(length);
                         partial = 0;
                     }
@@ -129,6 +140,9 @@ impl Opening {
     }
 
     async fn hear(&mut self) -> Result<(), UpstreamError> {
+        if self.room == 0 && self.interim.is_used() {
+            return Err(TooManyInterim.into());
+        }
         if self.room == 0 {
             return Err(garbage("the response head is too large"));
         }

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::protocol::interim::MAX_COUNT;
 
 const PIPE: usize = 128 * 1024;
 
@@ -209,12 +210,7 @@ async fn what_is_no_sound_answer_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_without_end_is_given_up_at_its_limit() {
-    for (begin, more) in [
-        ("HTTP/1.1 101 X\r\nA: ", "a"),
-        ("HTTP/1.1 401 X\r\nA: ", "a"),
-        ("", "\r\n"),
-        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
-    ] {
+    for (begin, more) in [("HTTP/1.1 101 X\r\nA: ", "a"), ("HTTP/1.1 401 X\r\nA: ", "a"), ("", "\r\n")] {
         let (answer, taken) = exchange(1024, async |mut peer| {
             asked(&mut peer).await;
             peer.write_all(begin.as_bytes()).await.unwrap();
@@ -227,6 +223,14 @@ async fn a_head_without_end_is_given_up_at_its_limit() {
         .await;
         assert!(matches!(answer.unwrap_err(), UpstreamError::Garbage(_)), "{more:?}");
         assert!((MAX_BUFFER - 32..=MAX_BUFFER + 1024).contains(&taken), "{more:?}: {taken}");
+    }
+    // Interim responses have a limit of their own, and are named.
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    for (count, within) in [(MAX_COUNT, true), (MAX_COUNT + 1, false)] {
+        match answered(interim.repeat(count) + ACCEPTED).await.0 {
+            Ok(_) => assert!(within, "{count}"),
+            Err(error) => assert!(!within && matches!(error, UpstreamError::Interim(_)), "{count}: {error}"),
+        }
     }
     // The largest head that fits, with bytes behind it.
     let filled = |length: usize| ACCEPTED.replace("\r\n\r\n", &format!("\r\nA: {}\r\n\r\n", "a".repeat(length)));

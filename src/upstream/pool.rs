@@ -32,6 +32,7 @@ use super::{
 use crate::{
     config::model::Upstream,
     drain::Tracker,
+    interim::Interims,
     net::{Wire, dial::DialError, timer::Timer},
     protocol::{
         body::{self, Body, BodyError},
@@ -89,11 +90,13 @@ impl Pool {
     /// One request and the head of its answer; the connection comes back here when the answer's body has ended.
     ///
     /// A request goes out a second time, over a new connection, when a reused one was found dead: if nothing of it had
-    /// been written, or if it is idempotent, has no body and not a byte came back.
+    /// been written, or if it is idempotent, has no body and not a byte came back, an interim response included. Those
+    /// go to `interims`.
     pub(super) async fn exchange<F>(
         &self,
         dial: impl Fn() -> F,
         mut request: Request<Body>,
+        interims: Option<&Interims>,
     ) -> Result<Response<Answer>, UpstreamError>
     where
         F: Future<Output = Result<Wire, DialError>>,
@@ -110,6 +113,7 @@ impl Pool {
             let repeatable = reused && request.method().is_idempotent() && request.body().is_end_stream();
             let (parts, body) = request.into_parts();
             let copy = repeatable.then(|| parts.clone());
+            connection.turns.begin(interims.cloned());
             let limit = self.0.upstream.response_timeout;
             let mut error = match connection.send(Request::from_parts(parts, body), limit).await? {
                 Ok(response) => return self.0.answered(connection, response),

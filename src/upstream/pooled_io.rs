@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
@@ -14,7 +14,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::WriteTimeout;
-use crate::net::{Io, Wire, timer::Timer};
+use crate::{
+    interim::Interims,
+    net::{Io, Wire, timer::Timer},
+    protocol::interim::Follower,
+};
 
 /// How far the exchanges of one connection have come: even while it is answered, odd while a request is out.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +29,12 @@ struct Shared {
     turns: AtomicU32,
     abandoned: AtomicBool,
     broken: AtomicBool,
+    next: Mutex<Option<Next>>,
 }
+
+/// A further exchange begins, and where its interim responses go.
+#[derive(Debug)]
+struct Next(Option<Interims>);
 
 impl Turns {
     /// A request went out on a connection that had answered before, and not a byte has come back.
@@ -34,6 +43,16 @@ impl Turns {
     pub(super) fn died_unanswered_after_use(&self) -> bool {
         let turns = self.0.turns.load(Ordering::Acquire);
         turns > 2 && turns % 2 == 1
+    }
+
+    /// A further exchange begins. Its interim responses go to `interims`, or nowhere.
+    pub(super) fn begin(&self, interims: Option<Interims>) {
+        *self.next() = Some(Next(interims));
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Next>> {
+        // One assignment: a poisoned lock still holds a sound value.
+        self.0.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody waits for the connection any more: what the upstream does not take at once of a request is given up.
@@ -78,17 +97,43 @@ pub(super) struct PooledIo {
     turns: Turns,
     write_limit: Duration,
     write_timer: Timer,
+    follower: Follower,
+    interims: Option<Interims>,
 }
 
 impl PooledIo {
     /// `write_limit`: the longest time in which the upstream takes not one byte.
     pub(super) fn new(io: Wire, write_limit: Duration) -> Self {
-        Self { io, turns: Turns::default(), write_limit, write_timer: Timer::default() }
+        Self {
+            io,
+            turns: Turns::default(),
+            write_limit,
+            write_timer: Timer::default(),
+            follower: Follower::default(),
+            interims: None,
+        }
     }
 
     /// How far its exchanges have come, for whoever sends them.
     pub(super) fn turns(&self) -> Turns {
         self.turns.clone()
+    }
+
+    /// Finds and counts the interim responses in what the buffer got beyond `before`.
+    ///
+    /// hyper reads on as long as more of them come, whatever its callback for them does.
+    fn follow(&mut self, buffer: &ReadBuf<'_>, before: usize) -> io::Result<()> {
+        if let Some(Next(interims)) = self.turns.next().take() {
+            self.interims = interims;
+            self.follower.restart();
+        }
+        let interims = &self.interims;
+        let followed = self.follower.advance(buffer.filled().get(before..).unwrap_or_default(), |interim| {
+            if let Some(interims) = interims {
+                interims.push(interim);
+            }
+        });
+        followed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     fn watch_write<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -115,6 +160,7 @@ impl AsyncRead for PooledIo {
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.turns.read();
+            self.follow(buf, before)?;
         }
         Poll::Ready(Ok(()))
     }

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,11 +29,13 @@ use crate::{
         Http2Stream, Lease,
         body::{self, Inbound, SendError},
     },
+    interim::Interims,
     net::Wire,
     protocol::{
         body::{self as bodies, Body},
         http2 as protocol,
         http2::Asked,
+        interim::Interim,
         log_text::Escaped,
         request_framing::{FramingError, HeadLimits},
         token_list,
@@ -60,10 +62,14 @@ pub(super) async fn serve<S>(
         return;
     }
     let method = request.method().clone();
-    let Some(Understood { request, asked, tunnel, wanted, unread }) = understand(request, connection, &limits) else {
+    let Some(Understood { mut request, asked, tunnel, wanted, unread }) = understand(request, connection, &limits)
+    else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
-    let Some(response) = answered(pin!(service.oneshot(request)), &mut respond, wanted).await else { return };
+    let interims = Interims::default();
+    request.extensions_mut().insert(interims.clone());
+    let answer = pin!(service.oneshot(request));
+    let Some(response) = answered(answer, &mut respond, wanted, &interims).await else { return };
     let (mut head, body) = response.into_parts();
     let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
     protocol::translate_response(&mut head, asked);
@@ -181,18 +187,34 @@ fn understand(
     Some(Understood { request: Request::from_parts(head, body), asked, tunnel, wanted, unread })
 }
 
+fn send_interim(respond: &mut SendResponse<Bytes>, interim: Interim) {
+    let mut head = Response::new(());
+    *head.status_mut() = interim.status;
+    *head.headers_mut() = interim.headers;
+    // A stream that is gone shows elsewhere.
+    let _gone = respond.send_informational(head);
+}
+
 /// Waits for the answer; `None` when the request was taken back before.
 async fn answered(
     mut answer: Pin<&mut impl Future<Output = Result<Response<Body>, Infallible>>>,
     respond: &mut SendResponse<Bytes>,
     mut wanted: Option<Arc<Notify>>,
+    interims: &Interims,
 ) -> Option<Response<Body>> {
     loop {
         tokio::select! {
-            answered = &mut answer => return match answered {
-                Ok(response) => Some(response),
-                Err(never) => match never {},
-            },
+            // An interim response has come before the final one.
+            biased;
+            interim = poll_fn(|cx| interims.poll_next(cx)) => send_interim(respond, interim),
+            answered = &mut answer => {
+                let Ok(response) = answered;
+                // Those that came together with it.
+                while let Poll::Ready(interim) = interims.poll_next(&mut Context::from_waker(Waker::noop())) {
+                    send_interim(respond, interim);
+                }
+                return Some(response);
+            }
             // Whatever is done for it ends here.
             _gone = poll_fn(|cx| respond.poll_reset(cx)) => return None,
             () = async { if let Some(wanted) = &wanted { wanted.notified().await } }, if wanted.is_some() => {

@@ -65,7 +65,7 @@ impl Rig {
             self.dials.try_send(theirs).unwrap();
             Ok(Wire::boxed(ours))
         };
-        timeout(ANSWER * 10, self.pool.exchange(dial, request)).await.expect("an answer")
+        timeout(ANSWER * 10, self.pool.exchange(dial, request, None)).await.expect("an answer")
     }
 
     async fn accept(&self) -> Peer {
