@@ -1,5 +1,7 @@
 //! Responses that are silent for long: event streams, logs that are followed, long polls.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use h2::SendStream;
 use http::Response;
@@ -239,16 +241,45 @@ async fn an_opening_handshake_waits_where_the_response_timeout_is_off() {
 
 #[tokio::test]
 async fn a_client_that_leaves_a_quiet_response_frees_its_upstream() {
-    let mut backend = Backend::start("http/1.1").await;
-    let gate = gate(&backend, "http/1.1", "body_timeout = \"off\"").await;
-    for door in Door::ALL {
-        let waiting = Waiting::send(&gate, door, "/quiet").await;
-        let mut body = backend.accept().await.begin("text/plain").await;
-        body.send("one").await;
-        let (_, mut reader) = waiting.response().await;
-        reader.read_until("one").await;
-        drop(reader);
-        let Body::Http1(mut peer) = body else { panic!() };
-        assert!(peer.rest().await.is_empty(), "{door:?}");
+    for protocol in ["http/1.1", "h2"] {
+        let mut backend = Backend::start(protocol).await;
+        let gate = gate(&backend, protocol, "body_timeout = \"off\"").await;
+        for door in Door::ALL {
+            let waiting = Waiting::send(&gate, door, "/quiet").await;
+            let mut body = backend.accept().await.begin("text/plain").await;
+            body.send("one").await;
+            let (_, mut reader) = waiting.response().await;
+            reader.read_until("one").await;
+            drop(reader);
+            match body {
+                Body::Http1(mut peer) => assert!(peer.rest().await.is_empty(), "{door:?}"),
+                Body::Http2(mut send) => {
+                    within("reset", poll_fn(|cx| send.poll_reset(cx))).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_quiet_responses_after_its_grace() {
+    for protocol in ["http/1.1", "h2"] {
+        for door in Door::ALL {
+            let mut backend = Backend::start(protocol).await;
+            let keys = format!("url = \"{}\"\nprotocol = \"{protocol}\"\nbody_timeout = \"off\"", backend.url());
+            let gate = Gate::to(&keys, "", "[drain]\ngrace = \"300ms\"").await;
+            let waiting = Waiting::send(&gate, door, "/").await;
+            let mut body = backend.accept().await.begin("text/event-stream").await;
+            body.send("one").await;
+            let (_, mut reader) = waiting.response().await;
+            reader.read_until("one").await;
+            let stopped = gate.proxy.stop();
+            // It goes on until then.
+            body.send("two").await;
+            reader.read_until("two").await;
+            reader.read_until_cut().await;
+            let outcome = within("stop", stopped).await.unwrap();
+            assert_eq!(outcome.cut.connections, 1, "{door:?}, {protocol}");
+        }
     }
 }
