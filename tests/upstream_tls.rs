@@ -459,11 +459,11 @@ async fn check_warns_of_a_ca_file_that_will_not_do() {
         (
             "ca = \"own.pem\"".to_owned(),
             0,
-            vec!["warning: upstream `u`: own.pem holds a self-signed CA certificate for `localhost` itself", &pin],
+            vec!["warning: upstream `u`: own.pem contains a self-signed CA certificate for `localhost` itself", &pin],
         ),
         ("ca = \"root.pem\"".to_owned(), 0, vec![]),
         (format!("trust = \"pin\"\npin = \"{pin}\""), 0, vec![]),
-        ("trust = \"pin\"".to_owned(), 2, vec!["error: proxy.toml:", "`trust = \"pin\"` without `pin`"]),
+        ("trust = \"pin\"".to_owned(), 2, vec!["error: proxy.toml:", "`trust = \"pin\"` requires `pin`"]),
         ("trust = \"pin\"\npin = \"sha256/AAAA\"".to_owned(), 2, vec!["the base64 of 32 bytes"]),
         ("trust = \"pin\"\npin = []".to_owned(), 2, vec!["`pin` is empty"]),
         (

@@ -166,7 +166,13 @@ impl ExchangeLimits {
                 Refusal::OpenFiles => sockets,
                 _ => exchanges,
             };
-            tracing::warn!(limit, under_way, websockets, refused, "limit of requests under way reached: {refusal}");
+            tracing::warn!(
+                limit,
+                in_flight = under_way,
+                websockets,
+                refused,
+                "concurrent request limit reached: {refusal}"
+            );
         }
         refusal
     }

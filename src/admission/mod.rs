@@ -57,13 +57,13 @@ pub enum Refusal {
     #[error("too many WebSocket handshakes here at the moment")]
     RouteRate,
     /// Its client network has `limits.max_exchanges_per_client` requests under way.
-    #[error("too many requests under way from this client network")]
+    #[error("too many concurrent requests from this client network")]
     ClientExchanges,
     /// The process has `limits.max_exchanges` requests under way.
-    #[error("too many requests under way")]
+    #[error("too many concurrent requests")]
     Exchanges,
     /// Exchanges and live WebSockets hold all sockets to upstreams that the limit of open files has room for.
-    #[error("no room for another upstream connection: the limit of open files is reached")]
+    #[error("too many upstream connections: the limit of open files is reached")]
     OpenFiles,
 }
 

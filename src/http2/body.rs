@@ -36,7 +36,7 @@ struct Stalled(Duration);
 
 /// The trailers of a body are over the limit of a head.
 #[derive(Debug, Error)]
-#[error("the trailers are larger than limits.max_head_size or limits.max_header_count allows")]
+#[error("the trailers exceed limits.max_head_size or limits.max_header_count")]
 struct TrailersTooLarge;
 
 /// The body of a message that comes in.

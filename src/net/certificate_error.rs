@@ -5,7 +5,7 @@
 use rustls::{CertificateError, Error, OtherError};
 use webpki::Error as Path;
 
-const REISSUE: &str = "have it issued anew";
+const REISSUE: &str = "have it reissued";
 
 /// Returns cause and fix, as a continuation of "the certificate cannot be used: ".
 pub(super) fn explain(error: &CertificateError) -> String {
@@ -17,9 +17,9 @@ pub(super) fn explain(error: &CertificateError) -> String {
             "it, or a certificate of its chain, is not valid yet",
             "check the clocks of this machine and of its issuer",
         ),
-        E::NotValidForName | E::NotValidForNameContext { .. } => ("it is for other names", REISSUE),
+        E::NotValidForName | E::NotValidForNameContext { .. } => ("it is not valid for this name", REISSUE),
         E::UnknownIssuer => {
-            ("its issuer is not trusted", "trust its CA, or have it sent with its intermediate certificates")
+            ("its issuer is not trusted", "trust its CA, or have the peer send its intermediate certificates")
         }
         E::Revoked => ("it is revoked", REISSUE),
         E::BadSignature => {
@@ -57,7 +57,7 @@ const UNSUPPORTED_SIGNATURE: (&str, &str) = (
 fn path(error: &Path) -> (&'static str, &'static str) {
     match error {
         Path::CaUsedAsEndEntity => (
-            "it is a CA certificate (CA:TRUE, the default of `openssl req -x509`), which no server or client may use itself",
+            "it is a CA certificate (CA:TRUE, the default of `openssl req -x509`), which servers and clients must not present",
             "issue one with `basicConstraints = CA:FALSE`",
         ),
         Path::EndEntityUsedAsCa => (
@@ -65,11 +65,11 @@ fn path(error: &Path) -> (&'static str, &'static str) {
             "issue it from a CA certificate (CA:TRUE)",
         ),
         Path::CertDistrusted => ("a certificate of its chain is distrusted", "have another CA issue it"),
-        Path::InvalidCertValidity => ("a certificate of its chain ends before it begins", REISSUE),
+        Path::InvalidCertValidity => ("a certificate of its chain has an end date before its start date", REISSUE),
         Path::EmptyEkuExtension => ("the extended key usage in its chain is empty", REISSUE),
         Path::NameConstraintViolation => (
             "its names are outside the name constraints of a CA in its chain",
-            "have a CA issue it that may issue for these names",
+            "have it issued by a CA that may issue for these names",
         ),
         Path::PathLenConstraintViolated => (
             "its chain has more intermediate CAs than one of them allows (pathLenConstraint)",
@@ -80,16 +80,16 @@ fn path(error: &Path) -> (&'static str, &'static str) {
         | Path::MaximumPathDepthExceeded
         | Path::MaximumSignatureChecksExceeded => (
             "its chain is too long, or leads to too many paths to check",
-            "have it sent with only the intermediate certificates that lead to its root",
+            "have the peer send only the intermediate certificates that lead to its root",
         ),
         Path::SignatureAlgorithmMismatch => ("its two fields for the signature algorithm differ", REISSUE),
         Path::UnsupportedCertVersion => (
-            "it, or a certificate of its chain, is not of X.509 version 3",
+            "it, or a certificate of its chain, is not X.509 version 3",
             "issue it with extensions such as `subjectAltName`, for which openssl makes version 3",
         ),
         Path::UnsupportedCriticalExtension => (
             "it, or a certificate of its chain, has a critical extension that is not supported",
-            "issue it without that",
+            "issue it without that extension",
         ),
         Path::UnsupportedNameType => ("it, or a CA of its chain, has a kind of name that is not supported", REISSUE),
         Path::BadDer
@@ -102,7 +102,7 @@ fn path(error: &Path) -> (&'static str, &'static str) {
         | Path::MalformedNameConstraint
         | Path::TrailingData(_) => ("it, or a certificate of its chain, is malformed", REISSUE),
         Path::IssuerNotCrlSigner => {
-            ("its CA may not sign the CRL that it has signed (key usage)", "issue the CA certificate with `cRLSign`")
+            ("the key usage of its CA does not allow signing CRLs", "issue the CA certificate with `cRLSign`")
         }
         Path::CrlExpired { .. } => ("the CRL of its issuer has expired", "renew the CRL"),
         Path::UnknownRevocationStatus => ("no CRL says whether it is revoked", "add a CRL of its issuer"),
@@ -116,7 +116,7 @@ fn path(error: &Path) -> (&'static str, &'static str) {
         | Path::UnsupportedRevocationReasonsPartitioning
         | Path::UnsupportedCrlSignatureAlgorithmContext(_)
         | Path::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_) => {
-            ("the CRL of its issuer cannot be used", "have its CA issue the CRL anew")
+            ("the CRL of its issuer cannot be used", "have its CA reissue the CRL")
         }
         Path::UnsupportedSignatureAlgorithmContext(_) | Path::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             UNSUPPORTED_SIGNATURE

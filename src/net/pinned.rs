@@ -25,7 +25,7 @@ pub(super) struct PinMismatch {
 
 /// The certificate is that of a CA, and cannot be a server's.
 #[derive(Clone, Copy, Debug, Error)]
-#[error("a CA certificate is used as that of a server; its key is {seen}")]
+#[error("a CA certificate is used as a server certificate; its key is {seen}")]
 pub(super) struct CaPresented {
     /// The pin of its key.
     pub(super) seen: Pin,

@@ -36,8 +36,8 @@ pub fn warnings(upstream: &UpstreamTls, now: SystemTime) -> Result<Vec<String>, 
         if parsed.is_ca() && parsed.subject().as_raw() == parsed.issuer().as_raw() && is_for_it {
             let pin = pinned::pin(&certificate).map(|pin| pin.to_string()).unwrap_or_default();
             found.push(format!(
-                "{} holds a self-signed CA certificate for `{}` itself; if the upstream shows this one, TLS fails \
-                 (upstream-tls-self-signed-ca): set `trust = \"pin\"` and `pin = \"{pin}\"` and leave out `ca`, or issue one \
+                "{} contains a self-signed CA certificate for `{}` itself; if the upstream presents it, TLS fails \
+                 (upstream-tls-self-signed-ca): set `trust = \"pin\"` and `pin = \"{pin}\"` and omit `ca`, or issue one \
                  with `basicConstraints = CA:FALSE`",
                 path.display(),
                 upstream.server_name

@@ -59,8 +59,8 @@ pub enum TlsFailure {
     },
     /// The certificate is that of a CA.
     #[error(
-        "its certificate is a{} CA certificate (CA:TRUE, the default of `openssl req -x509`), which no server may use; if \
-         its key is meant to be {seen}, set `trust = \"pin\"` and `pin = \"{seen}\"`, or issue one with \
+        "its certificate is a{} CA certificate (CA:TRUE, the default of `openssl req -x509`), which servers must not present; \
+         if {seen} is the expected key, set `trust = \"pin\"` and `pin = \"{seen}\"`, or issue one with \
          `basicConstraints = CA:FALSE`",
         if *self_signed { " self-signed" } else { "" }
     )]
@@ -72,7 +72,7 @@ pub enum TlsFailure {
     },
     /// The peer cannot sign with the key of its certificate.
     #[error(
-        "the signature of its handshake does not match its certificate; configure there the private key that belongs to it"
+        "its handshake signature does not match its certificate; configure the matching private key on the upstream"
     )]
     Signature,
     /// Anything else that is wrong with the certificate.

@@ -127,7 +127,7 @@ fn read_line(line: &[u8]) -> Result<Source, &'static str> {
     };
     let (from, to) = ((source, port(words.next())?), (destination, port(words.next())?));
     if words.next().is_some() {
-        return Err("something follows the last port");
+        return Err("unexpected data after the last port");
     }
     Ok(address(from, to))
 }

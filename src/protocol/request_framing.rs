@@ -75,7 +75,7 @@ pub enum FramingError {
     #[error("a field name is not a token followed by a colon (RFC 9112 section 5.1)")]
     FieldName,
     /// A field that a backend may take for one of framing or of the opening handshake.
-    #[error("a field name can be taken for another one (RFC 3875 section 4.1.18)")]
+    #[error("a field name is a look-alike of a reserved one (RFC 3875 section 4.1.18)")]
     LookAlike,
     /// NUL or another control byte.
     #[error("a field value holds a control byte (RFC 9110 section 5.5)")]

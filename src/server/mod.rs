@@ -95,8 +95,8 @@ pub enum ServerError {
 fn cure(error: &io::Error, shared: bool) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse if shared => {
-            "; another program has this port and does not share it: run it as the same user and set `reuse_port = true` \
-             there, too, or choose another `listen`"
+            "; another process uses this port and does not share it: run it as the same user with `reuse_port = true`, or \
+             change `listen`"
         }
         io::ErrorKind::AddrInUse => {
             "; another program has this port, or another listener here: stop it or choose another `listen`"

@@ -91,16 +91,16 @@ impl Room {
     /// What the config promises beyond the limit of open files, for `switchgate check`.
     pub(super) fn shortage(&self) -> Option<String> {
         let &Self { files, connections, max_connections, max_exchanges, sockets, pooled, .. } = self;
-        let allows = format!("the limit of {files} open files (here; LimitNOFILE and ulimit -Hn set it) has room for");
+        let allows = format!("the limit of {files} open files (of this process; see LimitNOFILE, ulimit -Hn) allows");
         // A default that nearly fits is worth a line at start, not a warning for each check.
         if max_connections > connections && (self.connections_set || connections < max_connections / 2) {
             return Some(format!(
-                "{allows} {connections} connections with an upstream each; `max_connections` of all listeners is {max_connections}"
+                "{allows} {connections} connections with one upstream socket each; `max_connections` of all listeners is {max_connections}"
             ));
         }
         (self.set && max_exchanges > sockets).then(|| {
             format!(
-                "{allows} {sockets} exchanges beside {max_connections} connections and {pooled} idle upstream connections; \
+                "{allows} {sockets} exchanges in addition to {max_connections} connections and {pooled} idle upstream connections; \
                  `max_exchanges` is {max_exchanges}"
             )
         })

@@ -60,7 +60,7 @@ pub enum UpstreamError {
     #[error(transparent)]
     RequestBody(DownstreamBodyError),
     /// The body of the response stopped for too long.
-    #[error("no data of the response body for {0:?} (body_timeout of the upstream)")]
+    #[error("upstream sent no response body data for {0:?} (body_timeout)")]
     BodyTimeout(Duration),
 }
 

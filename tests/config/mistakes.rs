@@ -165,7 +165,7 @@ p.toml:18:8: `ping` needs to know frames; leave out `frames = \"off\"` or this
 p.toml:22:18: no message would pass; leave it out for no limit
 p.toml:23:8: `rate` limits nothing; give it `bytes`, `messages` or both
 p.toml:25:23: the jitter must be shorter than `max_lifetime`
-p.toml:26:22: Close code 1001 is for a client that leaves; expected 1011, 1012, 1013 or 4000 to 4999
+p.toml:26:22: Close code 1001 is not allowed for a lost upstream; expected 1011, 1012, 1013 or 4000 to 4999
 p.toml:30:18: nothing would ever pass; leave it out for no limit
 p.toml:30:35: nothing would ever pass; leave it out for no limit
 p.toml:31:23: the jitter does nothing without `max_lifetime`; add that or leave this out
@@ -284,7 +284,7 @@ fn a_path_that_ignores_case_does_so_for_the_paths_below_it() {
         (route("/A", ""), route("/a", ignores), "another route has the same host and the path `/a`"),
         (route("/A", ignores), route("/a", ""), "another route has the same host and the path `/a`"),
         (route("/", ignores) + &route("/B", ""), route("/b", ""), "another route has the same host and the path `/b`"),
-        (route("/", ignores), route("/b", "ignore_case = false"), "a route above it on the same upstream has"),
+        (route("/", ignores), route("/b", "ignore_case = false"), "a parent route on the same upstream has"),
     ] {
         let found = with(&(above.clone() + &below)).map(|_| ()).unwrap_err();
         assert!(found.contains(problem), "{above}{below}{found}");

@@ -19,8 +19,8 @@ raw_table! {
         /// Most of them from one client network (`limits.client_prefix_v4`, `_v6`). Default no limit. Further ones are
         /// closed at once, before TLS. Peers in `trusted_proxies` are not limited: their connections carry many clients.
         max_connections_per_client: usize,
-        /// Whether several processes may listen on its ports at the same time, each with this key and as the same user; the
-        /// kernel spreads connections over them. Default false: a start fails when the port is in use.
+        /// Whether other processes of the same user that also set this key may listen on the same ports; the kernel
+        /// distributes connections among them. Default false: a start fails when the port is in use.
         reuse_port: bool,
         /// TLS material. Without it the listener is plain.
         tls: TlsTable,

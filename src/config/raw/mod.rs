@@ -70,16 +70,16 @@ raw_table! {
         /// browser share one connection, and Chromium opens up to 255 WebSockets to a host. A connection buffers up to
         /// 128KiB for each stream and 8MiB more: 40MiB with the default.
         max_streams: usize,
-        /// Maximum exchanges under way in the whole process, over all listeners: plain requests until their response has
-        /// ended, and opening handshakes until the switch; live WebSockets are not counted. Default: what the limit of
-        /// open files has room for beside the connections of all listeners; the log names it at start. Refused with 503
-        /// and `Retry-After`.
+        /// Maximum concurrent exchanges in the process, over all listeners: plain requests until their response has
+        /// ended, and opening handshakes until the 101. Live WebSockets are not counted. Default: what the limit of
+        /// open files allows in addition to the connections of all listeners; the log shows it at start. Refused with
+        /// 503 and `Retry-After`.
         max_exchanges: usize,
-        /// Maximum exchanges under way of one client network. Default: a quarter of `max_exchanges`. Refused with 429 and
-        /// `Retry-After`. Peers in `trusted_proxies` are exempt; the clients that they name are counted.
+        /// Maximum concurrent exchanges of one client network. Default: a quarter of `max_exchanges`. Refused with 429
+        /// and `Retry-After`. Peers in `trusted_proxies` are exempt; the clients that they name are counted.
         max_exchanges_per_client: usize,
-        /// Maximum silence inside a request body. Default `60s`. Answered with 408. Response bodies have a `body_timeout` of
-        /// their upstream.
+        /// Maximum silence inside a request body. Default `60s`. Answered with 408. For response bodies see
+        /// `body_timeout` of the upstream.
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.
         write_timeout: Span,
@@ -112,8 +112,8 @@ raw_table! {
         /// at once. Default `10s`, or half of a shorter `grace`.
         spread: Span,
         /// Close code for WebSockets: 1001 (going away), 1011, 1012 (service restart), 1013 or 4000 to 4999. Default
-        /// 1001, which every client knows. WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye take 1012 for
-        /// a protocol error, and applications there see 1006.
+        /// 1001, which every client accepts. WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye treat 1012
+        /// as a protocol error, and applications there see 1006.
         code: CloseCode,
     }
 }

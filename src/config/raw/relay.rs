@@ -17,8 +17,8 @@ raw_table! {
 raw_table! {
     /// Heartbeats: a Ping of ours to a side that has been silent. Its Pong is taken out again.
     PingTable {
-        /// Idle time of a side before a Ping is sent to it. Default `30s`. While a Ping of the other side is unanswered,
-        /// none is sent: that one counts in place of it.
+        /// Idle time of a side before a Ping is sent to it. Default `30s`. None is sent while a Ping of the other side
+        /// is unanswered; that Ping counts instead.
         every: Span,
         /// Maximum wait for any byte after the Ping. Default `10s`. Then the side counts as dead, and the other one gets
         /// Close 1001.
@@ -35,7 +35,7 @@ raw_choice! {
         Enforce = "enforce",
         /// A broken rule is logged, and from there on bytes pass as bytes.
         Observe = "observe",
-        /// Bytes pass as bytes: no limits, no Ping, no Close of ours. A reset of one side is a reset to the other.
+        /// Bytes pass as bytes: no limits, no Ping, no Close of ours. A reset of one side is forwarded as a reset.
         Off = "off",
     }
 }

@@ -13,8 +13,8 @@ raw_table! {
         /// Path prefix on segment borders: `/a` takes `/a` and `/a/b`, not `/ab`. Default `/`.
         path: String,
         /// Whether the letters of `path` match in either case. Default false. Set it where the backend ignores case
-        /// (Express, ASP.NET Core, IIS): otherwise `/API` takes another route than `/api` and reaches the same handler.
-        /// Also holds for the routes below it on the same upstream.
+        /// (Express, ASP.NET Core, IIS): otherwise `/API` takes another route than `/api` but reaches the same handler.
+        /// Also applies to the routes below it on the same upstream.
         ignore_case: bool,
         /// Name of the upstream.
         upstream: String,
@@ -29,10 +29,10 @@ raw_table! {
         /// Longest silence of a WebSocket, in both directions together. Default `10m`; `off` is never.
         idle_timeout: Span,
         /// How long one direction of a WebSocket may stay open after the other has ended. Default `30s`; `off` is for
-        /// ever. Where frames are followed, the side that is left gets a Close and has `close_timeout` to answer it.
+        /// ever. Where frames are followed, the remaining side gets a Close and has `close_timeout` to answer it.
         half_close_timeout: Span,
-        /// Maximum wait for the answer to a Close frame, and for the end of both streams after it. Default `5s`. The end
-        /// of a stream is held back as long while the Close before it has no answer.
+        /// Maximum wait for the answer to a Close frame, and for the end of both streams after it. Default `5s`. Also
+        /// the maximum time for which the end of a stream is delayed while the Close before it is unanswered.
         close_timeout: Span,
         /// Longest life of a WebSocket. Default `off`. Ends with Close 1001.
         max_lifetime: Span,
@@ -50,8 +50,8 @@ raw_table! {
         /// Heartbeats of our own. Default none.
         ping: PingTable,
         /// Close code for the client when its upstream is lost: 1011, 1012, 1013 or 4000 to 4999. Default 1012 (service
-        /// restart). WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye take 1012 for a protocol error, and
-        /// applications there see 1006; set 1011, which nearly all clients know, where such clients connect.
+        /// restart). WebKitGTK, libsoup, Qt 5.15, Ruby (faye-websocket) and npm faye treat 1012 as a protocol error,
+        /// and applications there see 1006; set 1011, which nearly all clients accept, where such clients connect.
         upstream_lost_code: CloseCode,
         /// Who may connect.
         origin: OriginTable,

@@ -16,11 +16,11 @@ raw_table! {
         acme: AcmeTable,
         /// What a client gets that asks for no name, or for one that no certificate is good for. Default `first`.
         unnamed: UnnamedWord,
-        /// Maximum size of the TLS records that are sent, with their header and protection, 512B to 16KiB. Default `16KiB`,
-        /// which is the largest that TLS has. Lower it for small devices, to the size of their receive buffer.
+        /// Maximum size of sent TLS records, including header and encryption overhead; 512B to 16KiB. Default `16KiB`:
+        /// full-size records. Lower it for small devices, to the size of their receive buffer.
         max_record_size: Size,
-        /// Requests for a host of another route than the one that the TLS handshake (SNI) named. Default `certificate`.
-        /// Set `any` only behind a CDN that uses one fixed name for all hosts.
+        /// Which requests are served when their host belongs to another route than the name in the TLS handshake (SNI).
+        /// Default `certificate`. Set `any` only behind a CDN that uses one fixed name for all hosts.
         foreign_host: ForeignHostWord,
         /// Versions of TLS. Default `intermediate`.
         versions: VersionsWord,
@@ -93,12 +93,12 @@ raw_choice! {
 }
 
 raw_choice! {
-    /// Requests for a host of another route than the one that the TLS handshake named.
+    /// Requests for a host of another route than the name in the TLS handshake.
     ForeignHostWord {
-        /// Served when the certificate of the connection covers the host, and no listener is passed by that asks for a
-        /// client certificate which the connection has not shown; answered with 421 otherwise.
+        /// Those whose host the certificate of the connection covers, unless that would bypass a client certificate
+        /// that a listener requests. Others are answered with 421.
         Certificate = "certificate",
-        /// Always served.
+        /// All.
         Any = "any",
     }
 }

@@ -12,11 +12,11 @@ raw_table! {
         ca: String,
         /// For https: the name its certificate must be for. Default the host of the URL.
         server_name: String,
-        /// For https: `sha256/BASE64` of the public key that its own certificate must have, or several: name the next key
-        /// before it changes. Besides the check of its chain and name, unless `trust = "pin"`.
+        /// For https: `sha256/BASE64` of the public key that its own certificate must have, or several: name the next
+        /// key before it changes. Checked in addition to its chain and name, unless `trust = "pin"`.
         pin: OneOrMany,
-        /// For https: what makes its certificate a trusted one. Default: `chain`. Set `pin`, with `pin`, for an upstream with
-        /// a self-signed certificate.
+        /// For https: how its certificate is verified. Default: `chain`. Set it to `pin`, and set the key `pin`, for an
+        /// upstream with a self-signed certificate.
         trust: TrustWord,
         /// For https: PEM file with the certificate chain that we show it when it asks, leaf first.
         certificate: String,
@@ -28,15 +28,15 @@ raw_table! {
         /// Answered with 504.
         response_timeout: Span,
         /// Maximum silence inside a response body; then both connections are closed. Default no limit for event streams
-        /// (`text/event-stream`), `60s` otherwise. Set it to `off` for responses that are silent for long, such as a log
-        /// that is followed. A value set here holds for event streams, too.
+        /// (`text/event-stream`), `60s` otherwise. Set it to `off` for responses with long pauses, such as a followed
+        /// log. A value set here also applies to event streams.
         body_timeout: Span,
         /// What is spoken with it. Default `http/1.1`.
         protocol: ProtocolWord,
         /// What `Host` says: the client's, or the URL's (`localhost` for a Unix-domain socket). Default `preserve`.
         host_header: HostHeaderWord,
-        /// How it reads paths. Default `any`. Set `literal` where clients need paths such as `/ws;jsessionid=1` or `//ws/x`
-        /// that `any` refuses, and the backend gives them no other meaning.
+        /// How the backend interprets paths. Default `any`. Set `literal` where clients need paths such as
+        /// `/ws;jsessionid=1` or `//ws/x` that `any` refuses, and the backend gives them no other meaning.
         paths: PathsWord,
         /// Whether each connection begins with a PROXY header that tells the client's address, before TLS. Default none.
         /// Such a connection is its client's alone: none is kept for another request, and plain requests pay for a dial
@@ -50,11 +50,11 @@ raw_table! {
 }
 
 raw_choice! {
-    /// What makes an upstream's certificate a trusted one.
+    /// How an upstream's certificate is verified.
     TrustWord {
-        /// A chain to a root in `ca`, or to one that this system trusts, that is valid now and for its name.
+        /// By its chain to a root in `ca`, or to one that this system trusts, its dates and its name.
         Chain = "chain",
-        /// A key in `pin`, and nothing else: issuer, names and dates are not checked. The upstream still proves in each
+        /// By the key in `pin` only: issuer, names and dates are not checked. The upstream still proves in each
         /// handshake that it has the private key.
         Pin = "pin",
     }
@@ -73,11 +73,11 @@ raw_choice! {
 }
 
 raw_choice! {
-    /// How an upstream reads paths.
+    /// How an upstream interprets paths.
     PathsWord {
         /// Unknown: a path is refused with 400 where one of its spellings belongs to another route.
         Any = "any",
-        /// As they are written: `;parameters`, doubled slashes and encoded delimiters have no meaning.
+        /// As written: `;parameters`, doubled slashes and encoded delimiters have no special meaning.
         Literal = "literal",
     }
 }

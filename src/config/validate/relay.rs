@@ -114,7 +114,8 @@ fn lifetime(limit: Option<Given<Span>>, jitter: Option<Given<Span>>, problems: &
 fn upstream_lost_code(given: Option<Given<CloseCode>>, default: u16, problems: &mut Problems<'_>) -> u16 {
     let Some(Given { value: CloseCode(code), span }) = given else { return default };
     if code == close::GOING_AWAY {
-        problems.at(&span, "Close code 1001 is for a client that leaves; expected 1011, 1012, 1013 or 4000 to 4999");
+        problems
+            .at(&span, "Close code 1001 is not allowed for a lost upstream; expected 1011, 1012, 1013 or 4000 to 4999");
     }
     code
 }

@@ -40,7 +40,7 @@ pub(super) fn routes(
         let path = path(raw.path, problems);
         let ignore_case = uncased.cover(raw.upstream.as_ref(), &path);
         if let Some(given) = raw.ignore_case.filter(|given| ignore_case && !given.value) {
-            let text = "a route above it on the same upstream has `ignore_case = true`; leave this out";
+            let text = "a parent route on the same upstream has `ignore_case = true`; omit the key";
             problems.at(&given.span, text);
         }
         for host in &hosts {

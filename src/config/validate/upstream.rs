@@ -142,13 +142,11 @@ impl TlsKeys {
             Some(raw::TrustWord::Chain) | None => Trust::Chain,
         };
         if let Some(given) = self.trust.filter(|_| trust == Trust::Pin && self.pin.is_none()) {
-            problems.at(&given.span, "`trust = \"pin\"` without `pin`; name the key as `pin = \"sha256/…\"`");
+            problems
+                .at(&given.span, "`trust = \"pin\"` requires `pin`; set it to the public key as `pin = \"sha256/…\"`");
         }
         if let Some(given) = self.ca.as_ref().filter(|_| trust == Trust::Pin) {
-            problems.at(
-                &given.span,
-                "`ca` does nothing with `trust = \"pin\"`: no chain is checked; leave out one of them",
-            );
+            problems.at(&given.span, "`ca` does nothing with `trust = \"pin\"`: no chain is checked; omit one of them");
         }
         UpstreamTls {
             server_name: host.trim_start_matches('[').trim_end_matches(']').to_owned(),

@@ -183,7 +183,7 @@ impl Hostile {
 impl From<Fault> for Hostile {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Flood => Self::flood("too many frames that ask for nothing".to_owned()),
+            Fault::Flood => Self::flood("too many frames that carry neither a request nor data".to_owned()),
             Fault::Overrun => {
                 let why = "more data than the window of its stream allows (RFC 9113 section 6.9.1)".to_owned();
                 Self { rule: "http2-window", why, code: Reason::FLOW_CONTROL_ERROR }

@@ -36,13 +36,13 @@ pub enum OriginError {
     #[error("its host is longer than 253 characters, or one of its labels longer than 63")]
     TooLong,
     /// `127.1`, `0x7f.1`, `[0:0:0:0:0:0:0:1]`.
-    #[error("browsers write an address in its shortest form, such as `127.0.0.1` or `[::1]`; write it so")]
+    #[error("its address is not in the form that browsers send, such as `127.0.0.1` or `[::1]`")]
     Address,
     /// No host, or bytes no host has.
     #[error("its host is empty or malformed; international names are written in their `xn--` form")]
     Host,
     /// The authority of an app holds a byte that no URL has, or it is very long.
-    #[error("what follows `://` holds a character that no app sends, or more than {MAX_HOST} of them")]
+    #[error("the part after `://` has a character that no app sends, or more than {MAX_HOST} characters")]
     Authority,
     /// `example.com.`
     #[error("its host ends with a dot; leave it out")]

@@ -58,7 +58,7 @@ pub enum AllowEntryError {
     #[error("no client sends the default port of its scheme; leave it out")]
     DefaultPort,
     /// A parent with no room for a subdomain.
-    #[error("its host is so long that no subdomain of it fits into the 253 characters of a host")]
+    #[error("its host is too long: no subdomain of it fits into 253 characters")]
     NoRoom,
 }
 
