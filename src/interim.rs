@@ -8,10 +8,10 @@ use std::{
 
 use crate::protocol::interim::Interim;
 
-/// The interim responses of one exchange that the client has not been sent yet. Clones share them.
+/// Queue of the interim responses of one exchange that are not yet sent to the client. Clones share it.
 ///
-/// A request extension where the client may have them: not over HTTP/1.0. What is held is bounded by what an upstream
-/// may send ([`crate::protocol::interim`]); none is dropped for a slow client.
+/// A request extension, absent for HTTP/1.0 clients. The limits on what an upstream may send
+/// ([`crate::protocol::interim`]) bound the queue; none is dropped for a slow client.
 #[derive(Clone, Debug, Default)]
 pub struct Interims(Arc<Mutex<Inner>>);
 
@@ -27,7 +27,7 @@ impl Interims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one, and wakes whoever sends it on.
+    /// Adds one and wakes the sending task.
     pub fn push(&self, interim: Interim) {
         let mut inner = self.lock();
         inner.waiting.push_back(interim);

@@ -1,6 +1,6 @@
-//! Bounds on exchanges under way: plain requests and opening handshakes, each of which takes a socket to an upstream.
+//! Limits on concurrent exchanges: plain requests and opening handshakes, each of which uses a socket to an upstream.
 //!
-//! One HTTP/2 connection carries many of them, so that the limits of connections do not bound the descriptors they take.
+//! One HTTP/2 connection carries many of them, so limits on connections do not limit the descriptors that they use.
 
 use std::{
     collections::HashMap,
@@ -23,15 +23,15 @@ use crate::{
 /// The numbers behind [`ExchangeLimits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeBounds {
-    /// Maximum exchanges under way in the whole process.
+    /// Maximum concurrent exchanges in the process.
     pub exchanges: usize,
-    /// Maximum exchanges under way of one client network.
+    /// Maximum concurrent exchanges of one client network.
     pub per_client: usize,
     /// Maximum sockets to upstreams that exchanges and live WebSockets take together.
     pub sockets: usize,
 }
 
-/// Counts the exchanges under way in the whole process. Clones share the counts.
+/// Counts the concurrent exchanges in the process. Clones share the counts.
 ///
 /// Without contention an exchange costs no lock: a client's count is looked up once per connection.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ struct Shared {
 
 type Map = HashMap<Network, Weak<ClientCount>>;
 
-/// The counts of all client networks with a connection or an exchange. Bounded by those.
+/// The counts of all client networks that have a connection or an exchange, which bounds their number.
 #[derive(Debug, Default)]
 struct Clients(Mutex<Map>);
 
@@ -191,7 +191,7 @@ impl ExchangePlace {
     /// Ends the exchange of an opening handshake; its socket stays counted as that of a live WebSocket.
     pub fn switch(&self) {
         if !self.switched.swap(true, Relaxed) {
-            // In this order: the socket is counted all the time.
+            // In this order, so that the socket is counted at every moment.
             self.limits.0.0.websockets.fetch_add(1, Relaxed);
             self.end();
         }

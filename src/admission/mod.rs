@@ -56,13 +56,13 @@ pub enum Refusal {
     /// More come to the route than it takes.
     #[error("too many WebSocket handshakes here at the moment")]
     RouteRate,
-    /// Its client network has `limits.max_exchanges_per_client` requests under way.
+    /// Its client network has `limits.max_exchanges_per_client` concurrent requests.
     #[error("too many concurrent requests from this client network")]
     ClientExchanges,
-    /// The process has `limits.max_exchanges` requests under way.
+    /// The process has `limits.max_exchanges` concurrent requests.
     #[error("too many concurrent requests")]
     Exchanges,
-    /// Exchanges and live WebSockets hold all sockets to upstreams that the limit of open files has room for.
+    /// Exchanges and live WebSockets use all sockets to upstreams that the limit of open files allows.
     #[error("too many upstream connections: the limit of open files is reached")]
     OpenFiles,
 }

@@ -190,9 +190,9 @@ pub struct Limits {
     pub max_early_bytes: usize,
     /// Most streams at a time on one HTTP/2 connection.
     pub max_streams: u32,
-    /// Maximum exchanges under way in the process; `None` is what the limit of open files has room for.
+    /// Maximum concurrent exchanges in the process; `None` is what the limit of open files allows.
     pub max_exchanges: Option<usize>,
-    /// Maximum exchanges under way of one client network; `None` is a quarter of all.
+    /// Maximum concurrent exchanges of one client network; `None` is a quarter of all.
     pub max_exchanges_per_client: Option<usize>,
     /// Longest silence inside a body.
     pub body_timeout: Duration,

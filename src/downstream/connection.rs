@@ -187,7 +187,7 @@ where
                 answered
             });
             let response = response.await?;
-            // hyper may still have the rest of the response before in its buffer, and adds the head of this one to that.
+            // hyper may still buffer the rest of the previous response, and appends this head to it.
             state.interims_sent().await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 state.switch();
@@ -221,7 +221,7 @@ where
     }
 }
 
-/// Drives a connection to its end, and drops what is left of it; `None` when a stop has cut it.
+/// Runs a connection to its end and drops it; `None` when a graceful shutdown has cut it.
 async fn run<S>(
     served: http1::UpgradeableConnection<TokioIo<StrictIo>, S>,
     state: &State,
@@ -252,8 +252,8 @@ where
     }
 }
 
-/// Polls a connection, and makes it look after its client while nothing is read: hyper does not read while an upload is
-/// held back or a response to it is under way, and the strict reader does not where it holds enough.
+/// Polls a connection, and checks for a client reset while nothing is read. hyper does not read while an upload is
+/// paused or its response is in progress, and the strict reader does not read while its buffer is full.
 fn poll_turn<F: Future>(
     mut served: Pin<&mut F>,
     state: &State,
@@ -278,17 +278,17 @@ fn poll_turn<F: Future>(
     }
 }
 
-/// Shuts a stream down that hyper has let go of without a switch.
+/// Shuts down a stream that hyper has released without a protocol switch.
 ///
-/// hyper ends a connection by its upgrade path once any request on it had `Upgrade`, or was a CONNECT, whatever the
-/// response was. It does not shut the stream down then, and without close_notify or with unread bytes the client may
-/// lose the response.
+/// hyper treats a connection as upgraded once any request on it had `Upgrade` or was a CONNECT, whatever the response
+/// was. It then does not shut down the stream. Without close_notify, or with unread bytes, the client may lose the
+/// response.
 async fn shut_down(state: &State) {
     let Some(upgrade) = state.take_upgrade() else { return };
     // hyper has ended: the stream is there already, or never will be.
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<StrictIo>>() else { return };
-    // The client has left, or takes nothing: nobody is there to hear of it.
+    // The client has disconnected or does not read; the error has no recipient.
     let _gone = parts.io.into_inner().shutdown().await;
 }
 
@@ -339,7 +339,7 @@ impl http_body::Body for Answering {
     }
 }
 
-/// A request body that says when it is given up before its end.
+/// A request body that reports when it is dropped before its end.
 struct Upload {
     /// Always there until it is dropped.
     inner: Option<Incoming>,

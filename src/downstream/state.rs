@@ -34,19 +34,19 @@ struct Inner {
     stopper: Option<Waker>,
     /// A graceful shutdown has begun.
     stopping: bool,
-    /// Where hyper puts the stream when it ends by its upgrade path.
+    /// Receives the stream when hyper ends the connection as upgraded.
     upgrade: Option<OnUpgrade>,
-    /// Since the present turn began the stream was read to its end for now, and wakes the connection for more.
+    /// In this turn the stream was read until it had no more data, so it wakes the connection.
     reads: bool,
-    /// Nobody has read the stream for a while: whether the client is still there is to be looked at.
+    /// The stream was not read for a while; check whether the client has disconnected.
     look: bool,
-    /// Interim responses that are to be written.
+    /// Interim responses to write.
     interim: Vec<u8>,
-    /// Some are not written yet.
+    /// Whether some are not written yet.
     interim_unsent: bool,
     /// Waits until they are.
     interim_waiter: Option<Waker>,
-    /// A request body that nobody reads any more, kept until the response is out.
+    /// A request body that is no longer read, kept until the response is written.
     unread: Option<Incoming>,
     /// A response was given up before its end.
     broken: bool,
@@ -123,7 +123,7 @@ impl State {
         self.lock().switched = true;
     }
 
-    /// Service: hyper will end the connection by its upgrade path, and leave the stream there. The latest one counts.
+    /// Service: hyper will end the connection as upgraded and leave the stream here. The latest one counts.
     pub(super) fn keep_upgrade(&self, upgrade: OnUpgrade) {
         self.lock().upgrade = Some(upgrade);
     }
@@ -182,20 +182,20 @@ impl State {
         self.lock().reads = true;
     }
 
-    /// Connection: whether somebody would notice in this turn that the client leaves.
+    /// Connection: whether a disconnect of the client would be noticed in this turn.
     pub(super) fn is_read(&self) -> bool {
         self.lock().reads
     }
 
-    /// Connection: the client is to be looked at in the next turn.
+    /// Connection: check for a disconnect of the client in the next turn.
     pub(super) fn look(&self) {
         self.lock().look = true;
     }
 
-    /// Request body: nobody reads the rest of it.
+    /// Request body: the rest of it is not read.
     ///
-    /// hyper stops reading when it is dropped. With its upgrade path before it, hyper then also forgets what it has not
-    /// written yet of the response. So the body is kept until that is written.
+    /// hyper stops reading when it is dropped. If it will end the connection as upgraded, it then also discards the
+    /// unwritten part of the response. So the body is kept until the response is written.
     pub(super) fn keep_unread(&self, body: Incoming) {
         let mut inner = self.lock();
         if inner.upgrade.is_some() {
@@ -203,13 +203,13 @@ impl State {
         }
     }
 
-    /// Writer: everything that hyper has written is out. Answers whether the client is to be looked at.
+    /// Writer: everything that hyper has written is flushed. Returns whether to check for a disconnect.
     pub(super) fn flushed(&self) -> bool {
         let mut inner = self.lock();
         let unread = if inner.answered { inner.unread.take() } else { None };
         let look = std::mem::take(&mut inner.look);
         drop(inner);
-        // Not under the lock: it wakes the connection.
+        // Outside the lock: the drop wakes the connection.
         drop(unread);
         look
     }
@@ -223,12 +223,13 @@ impl State {
         }
     }
 
-    /// Response: it is given up before its end. The connection ends with a reset, so that it does not seem complete.
+    /// Response: it was dropped before its end. The connection ends with a reset, so that the response does not look
+    /// complete.
     pub(super) fn break_off(&self) {
         self.lock().broken = true;
     }
 
-    /// Connection: a stop cuts it, and with it a response that is under way.
+    /// Connection: a graceful shutdown cuts it, together with a response in progress.
     pub(super) fn cut(&self) {
         let mut inner = self.lock();
         inner.broken |= !inner.answered;

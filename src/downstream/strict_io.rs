@@ -44,7 +44,7 @@ thread_local! {
 /// not reset the connection before the client has read the response (RFC 9112 §9.6).
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
 
-/// The same during a graceful shutdown, which waits for it, where nothing is known to be on its way.
+/// The same during a graceful shutdown, which waits for it; applies when no data is known to be in flight.
 const LINGER_AT_STOP: Duration = Duration::from_millis(300);
 
 enum Reading {
@@ -323,8 +323,8 @@ impl StrictIo {
 
     /// Fails once the client is gone.
     ///
-    /// A client that ends its stream behind a request has left, as it would be with less sent. One that ends it behind
-    /// an upload may have sent all of that; it has left when it has been read.
+    /// A client that ends its stream after a request counts as disconnected. After an upload it may have sent all of
+    /// the body, and counts as disconnected once that has been read.
     fn look(&self) -> io::Result<()> {
         let left = match self.io.hang_up() {
             None => false,

@@ -121,7 +121,7 @@ fn path(error: &Path) -> (&'static str, &'static str) {
         Path::UnsupportedSignatureAlgorithmContext(_) | Path::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             UNSUPPORTED_SIGNATURE
         }
-        // The rest has kinds of its own in rustls, or is not known to this version.
+        // The other variants have their own kind in rustls or are newer than this code.
         _ => ("it, or a certificate of its chain, breaks a rule of RFC 5280", REISSUE),
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a TLS connection may carry a request for another host than its handshake named.
+//! Whether a TLS connection may carry requests for a host other than its SNI.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ impl HostListeners {
 
     /// Whether a connection to the listener `own` is authoritative for `host` (RFC 9110 §7.4, RFC 9113 §9.1.1).
     ///
-    /// Its certificate must cover the host, and a listener that asks for client certificates must not be passed by: its
-    /// own, or one whose certificates match the host better than those of `own` do. Between equal matches the
+    /// Its certificate must cover the host, and no client certificate check may be bypassed: neither that of `own`, nor
+    /// that of a listener whose certificates match the host better than those of `own`. Between equal matches the
     /// connection's own listener serves the host.
     pub fn covers(&self, own: &Arc<ServerTls>, facts: &TlsFacts, host: &str) -> bool {
         if own.foreign_host() == ForeignHost::Any {
@@ -30,7 +30,7 @@ impl HostListeners {
             return false;
         }
         self.0.iter().all(|other| match other.clients() {
-            // What one listener has verified, another has only if it asks for the same.
+            // A client certificate counts for another listener only if both have the same settings.
             Some(asked) if !(shown && own.clients() == Some(asked)) => {
                 other.rank(host) <= own.rank(host).max(Some(rank))
             }

@@ -1,4 +1,4 @@
-//! Whether a peer is still there, learned without reading what it has sent.
+//! Detects a disconnected peer without reading its data.
 
 use std::{os::fd::AsFd, time::Duration};
 
@@ -9,11 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub enum HangUp {
     /// It has ended its stream, and what it sent before may be unread.
     Ended,
-    /// It has reset the connection: nothing that is sent can arrive.
+    /// It has reset the connection; sent data cannot arrive.
     Reset,
 }
 
-/// How often a stream that nobody reads is checked. Unread bytes keep a socket readable, so waiting for the runtime's
+/// Interval of the check while a stream is not read. Unread bytes keep a socket readable, so waiting for the runtime's
 /// next event would either loop without a pause or miss the reset.
 pub const HANG_UP_CHECK: Duration = Duration::from_millis(500);
 
@@ -21,7 +21,7 @@ pub const HANG_UP_CHECK: Duration = Duration::from_millis(500);
 pub(super) fn hang_up(socket: impl AsFd) -> Option<HangUp> {
     let mut sockets = [PollFd::new(&socket, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // An error of the call itself says nothing about the peer.
+    // A failure of the call itself is no information about the peer.
     poll(&mut sockets, Some(&now)).ok()?;
     let [socket] = sockets;
     let events = socket.revents();

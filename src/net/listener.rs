@@ -44,8 +44,8 @@ pub fn bind(address: SocketAddr) -> io::Result<net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Whether nobody listens there, sharing or not: without `reuse_port` a second process must not take half of the
-/// connections unseen.
+/// Whether no process listens on this address, with or without `reuse_port`. Without the key a second process must not
+/// silently take half of the connections.
 ///
 /// # Errors
 /// See [`bind`].
@@ -116,7 +116,7 @@ pub struct Acceptor {
     listener: Listening,
     permits: Arc<Semaphore>,
     name: Arc<str>,
-    /// A crowd fills a listener again and again.
+    /// Under load the limit is reached repeatedly.
     full: LogThrottle,
     failing: LogThrottle,
 }

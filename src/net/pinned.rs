@@ -56,9 +56,9 @@ fn check(pins: &[Pin], leaf: &CertificateDer<'_>) -> Result<(), Error> {
     Err(CertificateError::Other(OtherError(Arc::new(PinMismatch { seen }))).into())
 }
 
-/// What only the certificate itself can add to an error of its chain.
+/// Adds details from the certificate to an error of its chain.
 fn explained(error: Error, leaf: &CertificateDer<'_>) -> Error {
-    // A CA that was made anew under its old name; a handshake's signature is checked elsewhere.
+    // The CA has a new key under its old name; handshake signatures are checked elsewhere.
     if error == Error::InvalidCertificate(CertificateError::BadSignature) {
         return CertificateError::UnknownIssuer.into();
     }

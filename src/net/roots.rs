@@ -1,4 +1,4 @@
-//! What can be seen in a `ca` file before an upstream is called.
+//! Checks of a `ca` file before the upstream is dialed.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::config::model::UpstreamTls;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Returns what will, or may, make TLS with this upstream fail. Each text names the fix.
+/// Returns reasons why TLS with this upstream will or may fail, each with its fix.
 ///
 /// # Errors
 /// The file cannot be read; see [`TlsError`].
@@ -18,7 +18,7 @@ pub fn warnings(upstream: &UpstreamTls, now: SystemTime) -> Result<Vec<String>, 
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let mut found = Vec::new();
     for certificate in tls::certificates(path, "CA certificate")? {
-        // One that cannot be read here is not a root that could be used; that is an error elsewhere.
+        // A certificate that cannot be parsed here is reported as an error elsewhere.
         let Ok((_, parsed)) = X509Certificate::from_der(&certificate) else { continue };
         let subject: String = parsed.subject().to_string().escape_debug().take(256).collect();
         let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
 
-/// Takes away zeros at the front: a reader that takes them for the mark of an octal number ends `010` after 8 bytes.
+/// Strips leading zeros: a parser that reads them as octal would end `010` after 8 bytes.
 ///
-/// The field has passed its check: it stands there once, and has digits only.
+/// The field was validated before: it occurs once and has digits only.
 pub fn normalize(headers: &mut HeaderMap) {
     let Some(value) = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes) else { return };
     let [b'0', _, ..] = value else { return };

@@ -1,14 +1,14 @@
-//! Field names that a backend may take for others.
+//! Field names that a backend may confuse with reserved ones.
 //!
-//! CGI, WSGI, PHP and their like turn a field name into a variable name: letters become capitals, and every byte that is
-//! no letter or digit becomes `_`. There `X.Forwarded.For`, `X_Forwarded_For` and `X-Forwarded-For` are one field
-//! (CVE-2015-0219 is this), and a client could speak in the name of the gateway.
+//! CGI, WSGI, PHP and similar backends turn a field name into a variable name: letters become upper case, and every
+//! byte that is not a letter or digit becomes `_`. `X.Forwarded.For`, `X_Forwarded_For` and `X-Forwarded-For` are then
+//! the same field (CVE-2015-0219), and a client could forge the fields that the proxy sets.
 
 use http::{HeaderMap, HeaderName};
 
 use super::request_framing::FramingError;
 
-/// What becomes of a request with a look-alike of a reserved name.
+/// How a request with a look-alike of a reserved name is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookAlike {
     /// The field is dropped: the gateway sets or removes the reserved one.
@@ -72,7 +72,7 @@ pub fn screen(headers: &mut HeaderMap) -> Result<(), FramingError> {
     Ok(())
 }
 
-/// The folded form of a name that has one, with hyphens as written in a reserved name; `None` for ordinary names.
+/// The name with every special byte replaced by a hyphen, as in reserved names; `None` if it has no special bytes.
 pub(super) fn folded(name: &str) -> Option<String> {
     let fold = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte.to_ascii_lowercase()) } else { '-' };
     odd(name).map(|bare| bare.bytes().map(fold).collect())
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// All bytes of a token that are no letters or digits (RFC 9110 §5.6.2), without the hyphen.
+    /// All special bytes that a token may have (RFC 9110 §5.6.2), except the hyphen.
     const OTHERS: &[u8] = b"!#$%&'*+.^_`|~";
 
     #[test]

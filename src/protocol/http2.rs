@@ -80,7 +80,7 @@ pub fn translate_request(
     Ok(Asked::WebSocket)
 }
 
-/// What each field of a header list counts beside its name and value (RFC 9113 §6.5.2).
+/// Overhead of each field in the size of a header list (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
 /// Size of the header list of a request.
@@ -103,8 +103,8 @@ pub fn fields_size(fields: &HeaderMap) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// Whether a value begins or ends with white space, which makes a request malformed (RFC 9113 §8.2.1). In HTTP/1.1 it
-/// belongs to no value: the upstream would read another one than we have.
+/// Whether a value begins or ends with white space, which makes a request malformed (RFC 9113 §8.2.1). HTTP/1.1 parsers
+/// strip it, so the upstream would read a different value.
 fn has_space_around(value: &HeaderValue) -> bool {
     matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }

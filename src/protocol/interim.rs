@@ -1,4 +1,4 @@
-//! Interim responses of an upstream (RFC 9110 §15.2): how many may come, and what of them is forwarded.
+//! Interim responses of an upstream (RFC 9110 §15.2): their limits, and the forwarded part.
 
 use bytes::{Buf, BytesMut};
 use http::{
@@ -15,8 +15,8 @@ use super::{hop_by_hop, websocket::capitals};
 /// than the default `response_timeout`.
 pub const MAX_COUNT: usize = 64;
 
-/// Most bytes of all interim responses of one exchange. Early hints are one to a few KiB. It also bounds what is held
-/// for a client that takes nothing.
+/// Maximum bytes of all interim responses of one exchange. Early hints take one to a few KiB. Also limits what is
+/// buffered for a client that does not read.
 pub const MAX_BYTES: usize = 32 * 1024;
 
 /// Most fields in one; hyper takes as many.
@@ -103,7 +103,7 @@ pub fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
-/// Finds the interim responses at the beginning of an HTTP/1.1 response, in whatever pieces it comes.
+/// Finds the interim responses at the beginning of an HTTP/1.1 response that arrives in arbitrary pieces.
 #[derive(Debug, Default)]
 pub struct Follower {
     budget: Budget,
@@ -111,7 +111,7 @@ pub struct Follower {
     done: bool,
     /// What has come of an interim response, or of a status line that may be one.
     head: BytesMut,
-    /// So much of it has no end of a head.
+    /// Number of bytes already searched for the end of the head.
     scanned: usize,
 }
 

@@ -1,8 +1,8 @@
-//! Text from outside, in the form in which logs and terminals may show it. The one escaping function of the crate.
+//! Escapes untrusted text for logs and terminals. The only escaping function of the crate.
 //!
-//! What stays is printable: ASCII, and letters, digits, marks and symbols of other scripts. All else could forge a line,
-//! change the order in which a line is read, or hide in it, and is written as an escape: `\n`, `\r`, `\t`, `\u{202e}`, and
-//! `\xff` for a byte that is not UTF-8. A backslash is written `\\`, so that each text has one reading.
+//! Printable characters stay: ASCII, and letters, digits, marks and symbols of other scripts. Everything else could
+//! forge a line, reorder its text or be invisible, and is escaped: `\n`, `\r`, `\t`, `\u{202e}`, and `\xff` for a byte
+//! that is not UTF-8. A backslash is written `\\`, so that each text has one reading.
 
 use std::fmt::{self, Write};
 
@@ -63,7 +63,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
 pub fn is_printable(c: char) -> bool {
     match c {
         ' '..='~' => true,
-        // Letters and a symbol without any ink: fillers of Hangul, and the empty pattern of Braille.
+        // Invisible letters and a symbol: Hangul fillers, and the blank Braille pattern.
         '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}' => false,
         // The standard library knows Unicode's categories: it escapes control, format, private, unassigned characters,
         // separators, and marks that have no place of their own.

@@ -1,4 +1,4 @@
-//! Bounds lines of the log that a peer can cause at will. The time is passed in.
+//! Limits log lines that a peer can cause at will. The time is passed in.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Least time between two lines of one kind. An attack fills no disk with them, and an operator does not wait long for a
-/// line.
+/// Minimum time between two lines of one kind: long enough that an attack cannot fill a disk, short enough for
+/// operators.
 pub const PAUSE: Duration = Duration::from_secs(10);
 
-/// Most keys of one [`LogThrottles`]. Keys are names of the config and fixed words; what comes beyond shares one throttle.
+/// Maximum keys of one [`LogThrottles`]. Keys are names from the config and fixed words; further ones share one
+/// throttle.
 const MAX_KEYS: usize = 4096;
 
 /// Counts events of one kind and decides which of them are logged.
@@ -42,7 +43,7 @@ impl LogThrottle {
     }
 }
 
-/// What tells one kind of warning about requests from another: its rule, and the route that it is about, or nothing.
+/// Kind of a warning about requests: its rule, and its route if it has one.
 pub type WarningKey = (&'static str, Box<str>);
 
 /// A throttle for each key.

@@ -83,8 +83,8 @@ impl RoutePath {
     }
 }
 
-/// Whether all backends read the path alike: nothing is encoded, folded, merged or cut, and no segment is made of dots or
-/// ends with one.
+/// Whether the path has one spelling only: no step of a backend can change it, and no segment consists of dots or ends
+/// with one.
 fn is_plain(path: &str) -> bool {
     let plain = |byte: u8| is_unreserved(byte) || matches!(byte, b'/' | b'!' | b'$' | b'&'..=b'.' | b':' | b'=' | b'@');
     path.starts_with('/')

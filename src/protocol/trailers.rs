@@ -13,7 +13,7 @@ use super::{client_cert, field_names, hop_by_hop};
 pub fn trim(frame: &mut Frame<Bytes>) {
     if let Some(trailers) = frame.trailers_mut() {
         let is_barred = |name: &str| match field_names::folded(name) {
-            // A trailer with underscores has no use that is known, and one that is: to be taken for another.
+            // Trailers with underscores have no known legitimate use, but can be confused with other fields.
             Some(folded) => name.contains('_') || is_barred(&folded) || field_names::look_alike(name).is_some(),
             None => is_barred(name),
         };

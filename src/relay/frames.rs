@@ -16,8 +16,7 @@ use crate::{
 /// Payload of a Ping of ours.
 pub(super) type Token = [u8; 8];
 
-/// Stands for the payload of a Ping of the peers, of up to 125 bytes. Two that are alike by chance only cost a Ping of
-/// ours that comes early.
+/// Hash of a Ping payload of up to 125 bytes. The worst effect of a collision is that a heartbeat is sent early.
 pub(super) type Digest = u64;
 
 /// Where bytes go that may pass.
@@ -53,7 +52,7 @@ pub(super) struct Lane {
     sealed: bool,
     /// The Ping whose Pong comes this way and is ours.
     awaited: Option<Token>,
-    /// The newest Ping of the sender that has passed and that nobody has taken note of.
+    /// The newest forwarded Ping of the sender that `take_ping` has not returned yet.
     passed_ping: Option<Digest>,
     /// The newest Ping of the other side, whose Pong comes this way and passes.
     owed: Option<Digest>,
@@ -319,7 +318,7 @@ impl Lane {
         self.broken = true;
         match error {
             FrameError::FrameSize | FrameError::MessageSize => {
-                // Such a frame is sound: the Close behind it says that its sender waits for nothing more.
+                // Such a frame is well-formed: a Close after it shows that the sender expects nothing more.
                 self.skimmer = self.follower.clone().map(Box::new);
                 self.held = rest.to_vec();
             }

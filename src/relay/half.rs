@@ -174,7 +174,7 @@ impl Half {
                 })?;
             }
             if self.ended && lent.may.finish {
-                // Endpoints take the end of the stream for a lost connection, and never answer the Close before it.
+                // Endpoints treat the end of the stream as a lost connection and do not answer the Close before it.
                 self.held_end = lent.may.hold_end && self.lane.is_said();
                 if !self.held_end {
                     return self.finish(lent);

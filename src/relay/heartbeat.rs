@@ -1,9 +1,9 @@
 //! Whether a side is still there: a Ping of ours after its silence, and its time to show a sign of life.
 //!
-//! An endpoint may answer only the newest of several Pings (RFC 6455 §5.5.3). A Ping of ours behind an unanswered one of
-//! the other side could cost that one its Pong, which the other side waits for. So none is sent then: where the side has
-//! been silent since that Ping, it has been asked already. Where it has sent something but no Pong, ours follows after
-//! `timeout`, so that a Ping which is never answered does not end the heartbeat.
+//! An endpoint may answer only the newest of several Pings (RFC 6455 §5.5.3). A heartbeat after an unanswered Ping of
+//! the other side could suppress the Pong that the other side waits for, so none is sent then. If the side has sent
+//! nothing since that Ping, that Ping serves as the heartbeat. If it has sent something but no Pong, the heartbeat
+//! follows after `timeout`, so that a Ping that is never answered does not disable it.
 
 use super::{
     frames::{self, Token},

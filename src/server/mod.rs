@@ -162,8 +162,8 @@ pub async fn run(model: Model, mut bound: Bound, mut orders: mpsc::Receiver<Orde
     Ok(outcome)
 }
 
-/// Returns what the config promises beyond the limits of this system, and certificates of CAs that will not do: nothing that
-/// a start would fail on.
+/// Returns configured limits that exceed those of this system, and unsuitable CA certificates. None of them makes a
+/// start fail.
 pub fn warnings(model: &Model) -> Vec<String> {
     let mut found: Vec<String> = Room::of_process(model, bind::workers(model).get()).shortage().into_iter().collect();
     for upstream in &model.upstreams {

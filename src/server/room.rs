@@ -88,11 +88,11 @@ impl Room {
         }
     }
 
-    /// What the config promises beyond the limit of open files, for `switchgate check`.
+    /// Returns which configured limit exceeds the limit of open files, for `switchgate check`.
     pub(super) fn shortage(&self) -> Option<String> {
         let &Self { files, connections, max_connections, max_exchanges, sockets, pooled, .. } = self;
         let allows = format!("the limit of {files} open files (of this process; see LimitNOFILE, ulimit -Hn) allows");
-        // A default that nearly fits is worth a line at start, not a warning for each check.
+        // A default that nearly fits is logged at start; it is not worth a warning in each check.
         if max_connections > connections && (self.connections_set || connections < max_connections / 2) {
             return Some(format!(
                 "{allows} {connections} connections with one upstream socket each; `max_connections` of all listeners is {max_connections}"

@@ -107,7 +107,7 @@ fn close(entry: Option<Arc<Entry>>, code: u16) {
     }
 }
 
-/// How many of `total` are due by now. The first one is due at once, so that a single one does not wait for nothing.
+/// How many of `total` are due by now. The first one is due at once, so that a single one does not wait.
 fn due(total: usize, elapsed: Duration, spread: Duration) -> usize {
     if elapsed >= spread {
         return total;

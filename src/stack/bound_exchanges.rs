@@ -1,4 +1,4 @@
-//! Bounds the exchanges under way: plain requests, and opening handshakes up to their switch.
+//! Limits concurrent exchanges: plain requests, and opening handshakes until their 101.
 //!
 //! Reads `MatchedRoute`, `Intent`, `Connection`, `Client`. Writes `UpstreamSocket`. Refuses with 429 a client that has
 //! too many, and with 503 when the process has.
@@ -78,7 +78,7 @@ enum Place {
     Opening(Arc<ExchangePlace>),
 }
 
-/// `None` for the embedded upstream, which takes no socket.
+/// `None` for the embedded upstream, which uses no socket.
 fn enter(limits: &ExchangeLimits, request: &mut Request) -> Result<Option<Place>, ProxyError> {
     let extensions = request.extensions();
     let MatchedRoute(route) = facts::expect(extensions)?;

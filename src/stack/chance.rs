@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-/// The time over which clients come back that were refused for lack of room. A crowd that is refused again is spread
-/// once more; a longer window would leave free room unused.
+/// Range over which refused clients retry. Clients that are refused again are spread again; a longer range would leave
+/// free capacity unused.
 const WINDOW: Duration = Duration::from_secs(5);
 
 /// From 0 up to, but not, 1.

@@ -55,7 +55,7 @@ impl Check for CheckOrigin {
 }
 
 impl CheckOrigin {
-    /// Any page on the web can cause this: as a warning it comes now and then, in between as information.
+    /// Any web page can cause this event: it is a warning at most once per interval, and info in between.
     fn report(&self, route: &str, refusal: OriginRefusal, origin: &str) {
         const MESSAGE: &str = "origin would be refused (mode = report)";
         let rule = refusal.rule();

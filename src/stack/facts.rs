@@ -49,8 +49,8 @@ pub(super) struct MatchedRoute(pub(super) Arc<Route>);
 #[derive(Clone, Debug)]
 pub(super) struct Opening(pub(super) Arc<OpeningHandshake>);
 
-/// Which fields carry the origin of a request. Under the waiver `version` a browser of a draft may have sent it, and so
-/// under another name.
+/// Fields that carry the origin of a request. Under the waiver `version` a draft browser may have sent it in another
+/// field.
 pub(super) fn origin_fields(extensions: &Extensions) -> OriginFields {
     match extensions.get::<Opening>() {
         Some(Opening(opening)) if opening.used().contains(&Waiver::Version) => OriginFields::WithDraft,
@@ -62,7 +62,7 @@ pub(super) fn origin_fields(extensions: &Extensions) -> OriginFields {
 #[derive(Clone, Debug)]
 pub(super) struct Admitted(#[expect(dead_code, reason = "held, never read")] pub(super) Arc<Slot>);
 
-/// The place of an opening handshake among the exchanges under way, and after the switch of its socket to the upstream.
+/// Counts an opening handshake among the concurrent exchanges, and after its 101 the socket to the upstream.
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamSocket(#[expect(dead_code, reason = "held, never read")] pub(super) Arc<ExchangePlace>);
 

@@ -48,8 +48,8 @@ impl Check for MatchRoute {
 
 /// Whether the TLS handshake named a host of another route (RFC 9110 §7.4).
 ///
-/// A filter on the way may have seen that name alone. Browsers send such requests on an HTTP/2 connection whose certificate
-/// covers both hosts (RFC 9113 §9.1.1), and do not repeat a WebSocket that gets 421.
+/// A filter in front may have checked the SNI only. Browsers send such requests on an HTTP/2 connection whose
+/// certificate covers both hosts (RFC 9113 §9.1.1), and do not retry a WebSocket after a 421.
 fn is_foreign(routes: &Routes, route: &Arc<Route>, target: &Target, server_name: Option<&str>) -> bool {
     let Some(name) = server_name else { return false };
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -58,8 +58,8 @@ fn is_foreign(routes: &Routes, route: &Arc<Route>, target: &Target, server_name:
 
 /// Compares the routes of all spellings of the path, unless its upstream reads paths as they are written.
 ///
-/// A path without a route of its own goes nowhere. It is ambiguous where a spelling has a route, so that its sender learns
-/// why that route was not taken.
+/// A path without a route is ambiguous if one of its spellings has a route, so that the response explains why that
+/// route was not used.
 fn find<'a>(routes: &'a Routes, target: &Target) -> Result<&'a Arc<Route>, ProxyError> {
     let host = target.route_host();
     let literal = |route: &Arc<Route>| route.upstream.paths == PathReading::Literal;

@@ -57,7 +57,7 @@ pub struct LiveParts {
     pub registry: Registry,
     /// The limits of the routes, and what is counted for them.
     pub admission: Admission,
-    /// The limits of exchanges under way, and their counts.
+    /// The limits on concurrent exchanges, and their counts.
     pub exchange_limits: ExchangeLimits,
     /// The id of the next request.
     pub next_id: Arc<AtomicU64>,
@@ -113,7 +113,7 @@ pub fn build(model: &Model, exchanges: Exchanges, live: &LiveParts) -> impl Stac
         // Both checks come before anything upstream is dialled.
         .layer(check::CheckLayer(check_handshake::CheckHandshake))
         .layer(check::CheckLayer(check_origin::CheckOrigin(Arc::clone(&live.warnings))))
-        // After both as well, and before a place or a turn of the route is taken for a request that gets no socket.
+        // Also after both, and before the limits of the route count a request that gets no socket.
         .layer(bound_exchanges::BoundExchangesLayer(live.exchange_limits.clone()))
         // After both: what they refuse costs no more than its answer, and takes nobody's place or turn. Counted before
         // them, a page of another site could use up its visitors' turns, and a crowd of bad handshakes a route's.

@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// Which warnings were logged lately. A client can cause those of its requests at will: each kind is a warning now and
-/// then, and information in between, so that every request keeps its event.
+/// Throttles of the warnings about requests, which a client can cause at will. Each kind is a warning at most once per
+/// interval and info in between, so that every request keeps its event.
 type Warnings = LogThrottles<WarningKey>;
 
 #[derive(Clone, Debug)]

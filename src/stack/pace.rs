@@ -15,7 +15,7 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// Passes on what may pass, and ends with an error when the upstream sends nothing of the body for `limit`, if there is one.
+/// Forwards the body; ends with an error when the upstream sends none of it for `limit`, if set.
 pub(super) struct Paced<B> {
     inner: B,
     limit: Option<Duration>,

@@ -1,7 +1,7 @@
 //! What libraries log: nothing above debug, unless `RUST_LOG` names them.
 //!
-//! They know neither the listener nor the client, and a peer may cause their warnings at will. What matters of it is an
-//! event of ours.
+//! They know neither the listener nor the client, and a peer may cause their warnings at will. Relevant ones are
+//! covered by our own events.
 
 use std::fmt::{self, Write as _};
 
@@ -36,7 +36,7 @@ impl Directives {
     /// Reads the text of `RUST_LOG`; an empty one stands for `info`.
     pub(super) fn read(text: &str) -> Self {
         let text = if text.trim().is_empty() { "info" } else { text };
-        // Fields of spans may hold commas: who writes these knows what they ask for.
+        // Span fields may contain commas, so such a directive is passed to `EnvFilter` unchanged.
         if text.contains(['[', '{']) {
             return Self { filter: text.to_owned(), named: Vec::new() };
         }

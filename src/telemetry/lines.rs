@@ -9,8 +9,8 @@ use crate::protocol::log_text::is_printable;
 
 /// Standard error, one event a line.
 ///
-/// Events of ours escape what comes from outside. This is the net below them, for the debug lines of libraries and for what
-/// was forgotten: whatever an event holds, it stays one line of printable text.
+/// Our events escape untrusted text themselves. This is the backstop for debug lines of libraries and for omissions:
+/// every event is one line of printable text.
 pub(super) struct Lines {
     pub(super) json: bool,
     /// Colors are escape sequences; what a field holds of these is escaped by the formatter.

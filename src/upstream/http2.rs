@@ -263,7 +263,7 @@ impl Shared {
         }
         let (done, uploaded) = oneshot::channel();
         let (write_limit, body) = (self.write_limit, body.map_frame(trimmed).boxed_unsync());
-        // Dropped with the exchange: an upload that the upstream does not take is then given up.
+        // Dropped with the exchange, which ends an upload that the upstream does not accept.
         let (wanted, mut unwanted) = oneshot::channel();
         self.tracker.background(async move {
             let mut sending = pin!(body::send(body, stream, write_limit));
@@ -294,7 +294,7 @@ impl Shared {
             uploaded = &mut uploaded => match uploaded {
                 Ok(Err(SendError::Body(error))) => return Err(UpstreamError::RequestBody(DownstreamBodyError(error))),
                 Ok(Err(SendError::Stalled(limit))) => return Err(WriteTimeout(limit).into()),
-                // A lost stream shows in the answer.
+                // The response reports a lost stream.
                 Ok(Ok(()) | Err(SendError::Lost)) | Err(_) => {}
             },
         }
@@ -333,7 +333,7 @@ impl<'a> FinalHead<'a> {
         Self { response, budget: Budget::default(), interims, cut: Arc::clone(cut) }
     }
 
-    /// What was responded to in part has been looked at, and is not sent a second time.
+    /// A request with an interim response has been processed and is not retried.
     fn failed(&self, error: h2::Error) -> UpstreamError {
         match failed(error) {
             UpstreamError::Refused(error) if self.budget.is_used() => closed(error),
@@ -344,7 +344,7 @@ impl<'a> FinalHead<'a> {
     fn take(&mut self, interim: Response<()>) -> Result<(), UpstreamError> {
         let (head, ()) = interim.into_parts();
         if let Err(error) = self.budget.take(size(&head.headers)) {
-            // A reset of the stream alone would not stop it: the rest would still be read and thrown away.
+            // A reset of the stream alone would not suffice: the rest would still be read and discarded.
             self.cut.notify_one();
             return Err(error.into());
         }

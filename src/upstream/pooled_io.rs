@@ -55,15 +55,15 @@ impl Turns {
         self.0.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody waits for the connection any more: what the upstream does not take at once of a request is given up.
+    /// The exchange was dropped: request data that the upstream does not accept at once is discarded.
     ///
-    /// hyper would still wait for the upstream to take it, after the client has left.
+    /// hyper would still wait for the upstream to accept it, after the client has disconnected.
     pub(super) fn abandon(&self) {
         self.0.abandoned.store(true, Ordering::Release);
     }
 
-    /// A body of the exchange was given up before its end: the connection ends with a reset, so that neither a request
-    /// nor what the upstream still sends seems to be complete.
+    /// A body of the exchange was dropped before its end: the connection ends with a reset, so that neither the request
+    /// nor the response looks complete.
     pub(super) fn break_off(&self) {
         self.0.broken.store(true, Ordering::Release);
     }
@@ -121,7 +121,7 @@ impl PooledIo {
 
     /// Finds and counts the interim responses in what the buffer got beyond `before`.
     ///
-    /// hyper reads on as long as more of them come, whatever its callback for them does.
+    /// hyper continues to read as long as more of them arrive; its callback cannot stop it.
     fn follow(&mut self, buffer: &ReadBuf<'_>, before: usize) -> io::Result<()> {
         if let Some(Next(interims)) = self.turns.next().take() {
             self.interims = interims;
@@ -180,7 +180,7 @@ impl AsyncWrite for PooledIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.turns.is_broken() {
-            // The drop that follows is the end.
+            // The following drop resets the connection.
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(&mut self.io).poll_shutdown(cx);

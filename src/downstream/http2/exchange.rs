@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-/// For how long, and how many bytes, a body that nobody wants is read; the same as over HTTP/1.1.
+/// Time and size limits for reading an unwanted body; the same as over HTTP/1.1.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
 
 /// Serves one stream to the end of its response; a WebSocket goes on by itself. `place` is held until the stream has ended.
@@ -87,10 +87,10 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// Reads on where a response went out before the end of its request's body.
+/// Reads the rest of a request body after an early response.
 ///
-/// Without this a RST_STREAM follows the response at once. It says NO_ERROR (RFC 9113 §8.1), but clients that are still
-/// sending lose the response over it, such as curl 7.88.
+/// Otherwise a RST_STREAM follows the response at once. Its code is NO_ERROR (RFC 9113 §8.1), but clients that are
+/// still sending, such as curl 7.88, then lose the response.
 async fn linger(unread: oneshot::Receiver<RecvStream>) {
     let rest = async {
         // A body that was read to its end is not handed over.
@@ -115,7 +115,7 @@ struct Understood {
     tunnel: Option<Tunnel>,
     /// Told once the body is asked for, where the client waits for a 100.
     wanted: Option<Arc<Notify>>,
-    /// The rest of the body, once nobody reads it anymore.
+    /// The rest of a request body that is no longer read.
     unread: Option<oneshot::Receiver<RecvStream>>,
 }
 

@@ -1,5 +1,4 @@
-//! The stream that an HTTP/2 connection reads and writes. It finds what a client may not do, and ends when nothing is
-//! taken.
+//! The stream under an HTTP/2 connection. It detects abuse by the client, and ends when the client does not read.
 
 use std::{
     io,
@@ -30,7 +29,7 @@ impl Verdict {
     }
 }
 
-/// See the module page. After a fault it reads nothing more: all that is left is to send the GOAWAY.
+/// See the module docs. After a fault it reads nothing more; only the GOAWAY is still sent.
 pub(super) struct MeteredIo {
     io: Wire,
     meter: Meter,
@@ -43,7 +42,7 @@ pub(super) struct MeteredIo {
     stall: Stall,
 }
 
-/// The wait for the rest of a frame or a header block. Nothing else can come before it, on no stream.
+/// Deadline for the rest of a frame or a header block. No other stream can send anything before that.
 struct Stall {
     /// Longest time for a header block, and for a frame other than DATA.
     head_timeout: Duration,

@@ -48,8 +48,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// ends its stream with PROTOCOL_ERROR, which clients take for a lost response.
 const MAX_HEADER_LIST: u32 = 256 * 1024;
 
-/// How long a stream that was reset is remembered: what its client sent before it learned of the reset is no error of the
-/// client. Networks with full buffers delay it by seconds.
+/// How long a reset stream is remembered: frames that the client sent before it learned of the reset are not an error.
+/// Full network buffers delay them by seconds.
 const RESET_MEMORY: Duration = Duration::from_secs(10);
 
 /// What a listener allows over HTTP/2.
@@ -59,7 +59,7 @@ pub struct Http2Options {
     pub max_streams: u32,
     /// Whether to offer WebSockets.
     pub websocket: bool,
-    /// Of the log line for connections with `max_streams`.
+    /// Throttle of the log line for connections that reach `max_streams`.
     pub limit_reached: Arc<Seldom>,
 }
 
@@ -142,7 +142,7 @@ fn builder(options: &Http2Options) -> server::Builder {
         // What came and was taken back in one piece: a page that is left does so with all its requests. The meter knows
         // when it is too often.
         .max_pending_accept_reset_streams(streams)
-        // All streams may be refused at once, and their clients may be slow to hear of it.
+        // All streams may be refused at once, and the client may learn of it late.
         .max_concurrent_reset_streams(streams)
         .reset_stream_duration(RESET_MEMORY)
         .max_local_error_reset_streams(Some(MAX_RESET_BY_US));
@@ -166,7 +166,7 @@ impl Ended {
     }
 }
 
-/// A client that was sent away, and why.
+/// A client that is disconnected for abuse, with the reason.
 struct Hostile {
     rule: &'static str,
     why: String,

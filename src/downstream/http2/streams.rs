@@ -1,12 +1,12 @@
-//! The live streams of one connection, counted to log when there are as many as there may be.
+//! Counts the live streams of one connection, to log when `max_streams` is reached.
 
 use std::sync::Arc;
 
 use super::Http2Options;
 use crate::{downstream::Connection, http2::Lease};
 
-/// See the module page. The library keeps the limit; it does not say when it is reached, and clients that keep it wait for a
-/// free stream without an error.
+/// See the module docs. The library enforces the limit but does not report it, and compliant clients wait for a free
+/// stream without an error.
 pub(super) struct LiveStreams {
     options: Http2Options,
     /// Held by each stream.

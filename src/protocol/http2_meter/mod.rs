@@ -1,13 +1,13 @@
 //! What a peer may send over HTTP/2 beside requests and their bodies (RFC 9113 §10.5).
 //!
-//! Frames that ask for nothing still cost their reader something, so each takes one or more points from a budget. Time
-//! fills it, and so does work that is done for the peer.
+//! Frames that carry neither a request nor data still cost CPU time, so each takes one or more points from a budget.
+//! The budget is refilled over time, and by requests and by frames sent to the peer.
 //!
-//! Answers to what was sent to the peer take nothing: it may return the window of every byte it was sent, in steps as small
-//! as [`SMALLEST_STEP`], on its stream and on the connection, whenever it reads them. An attacker pays for this with
-//! the download: 256 bytes for two frames of 13 bytes, and no more than [`MOST_UPDATES`] frames are saved up.
+//! WINDOW_UPDATE frames for sent data are free: the peer may return the window of every byte, in steps as small as
+//! [`SMALLEST_STEP`], on the stream and on the connection, at any time. An attacker must download 256 bytes for two
+//! frames of 13 bytes, and the number of unused frames is limited to [`MOST_UPDATES`].
 //!
-//! Only heads of frames and increments of windows are looked at.
+//! Only frame headers and window increments are parsed.
 
 mod follower;
 mod windows;
@@ -21,43 +21,43 @@ use follower::{
 };
 use windows::Windows;
 
-/// Points at the beginning, and most points at any time, besides those for the reset of each stream.
+/// Initial and maximum points, in addition to those for the reset of each stream.
 const BURST: u32 = 2_000;
 
 /// Points that come back each second.
 const REFILL: u32 = 200;
 
-/// Points that each DATA or HEADERS frame for the peer gives back: it may be answered with a PING, for example.
+/// Points returned for each DATA or HEADERS frame sent: the peer may answer it with a PING, for example.
 const FOR_AN_ANSWER: u32 = 4;
 
-/// Points that a request gives back: clients send a little beside each.
+/// Points returned for each request: clients send some further frames with it.
 const FOR_A_REQUEST: u32 = 2;
 
-/// Points for a request that is reset before its response: it has cost more than it says (CVE-2023-44487).
+/// Points for a request that is reset before its response: it costs far more to serve than to send (CVE-2023-44487).
 const RESET_COST: u32 = 10;
 
 /// Bytes for which the peer may send one WINDOW_UPDATE on the stream and one on the connection. Go's client returns
 /// windows in steps of 2 or 4 KiB. One frame of any length may be answered with both.
 const SMALLEST_STEP: u32 = 256;
 
-/// Most WINDOW_UPDATEs that are saved up. Enough for all that a peer may have unread on a connection, 2³¹ - 1 bytes, in
-/// steps of 4 KiB on both levels. An attacker that has downloaded 128 MiB may so send 13 MB of them at once.
+/// Maximum unused WINDOW_UPDATE frames. Enough for the largest amount of unread data on a connection, 2³¹ - 1 bytes, in
+/// steps of 4 KiB on both levels. An attacker that has downloaded 128 MiB may send 13 MB of them at once.
 const MOST_UPDATES: u32 = 1 << 20;
 
-/// Most answers to PING and SETTINGS of this side that are waited for; it sends one or two.
+/// Maximum outstanding acknowledgments of our PING and SETTINGS frames; at most one or two are sent at a time.
 const MOST_ACKS: u32 = 16;
 
-/// Frames below this length are made to be many.
+/// CONTINUATION frames below this length cost more: their number is what makes them expensive.
 const SMALL: u32 = 256;
 
 /// What a peer did that ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It sent too many frames that ask for nothing.
+    /// It sent too many frames that carry neither a request nor data.
     Flood,
     /// It sent more on a stream than the window of that stream allows (RFC 9113 §6.9.1).
     Overrun,
-    /// It did not end in time what it had begun; see [`Meter::unfinished`].
+    /// A frame or header block was not completed in time; see [`Meter::unfinished`].
     Stalled,
 }
 

@@ -1,16 +1,15 @@
-//! What each stream of a peer may still send: its window (RFC 9113 §6.9.1).
+//! Receive window of each stream (RFC 9113 §6.9.1).
 //!
-//! The library watches the window of a stream until it has reset that stream. What comes for it afterwards it drops, and
-//! opens the window of the connection for it, so that the peer may go on at full speed. So it is watched here.
+//! The library enforces the window of a stream only until it resets that stream. It drops later data, but still returns
+//! the connection window for it, so the peer could continue at full speed. Therefore the window is enforced here.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Streams that were reset and are still watched, beside as many as there may be live ones: a peer may send what its window
-/// allows before it learns of the reset. Older ones the library has forgotten, too, and counts each frame for them as an
-/// error.
+/// Reset streams that are still tracked, in addition to `max_streams`: a peer may use up its window before it learns of
+/// the reset. The library no longer knows older ones and counts each frame for them as an error.
 const MOST_RESET: usize = 128;
 
-/// Streams that are watched beyond those the peer may have: those that are about to be refused.
+/// Further tracked streams: those that are about to be refused.
 const SPARE: usize = 256;
 
 #[derive(Debug)]

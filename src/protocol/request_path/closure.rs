@@ -1,21 +1,21 @@
-//! All spellings that a path becomes in the hands of lenient backends.
+//! All spellings that lenient backends may turn a path into.
 //!
 //! Backends decode, strip, merge and cut in different orders and numbers: Jetty 9.4 strips parameters and then decodes,
-//! others the other way round, frameworks decode once more. So the steps are not put in an order: each is tried on each
-//! spelling until no new one appears. Dot segments and control characters in any of them refuse the path.
+//! others the other way round, frameworks decode once more. Therefore each step is applied to each spelling until no
+//! new one appears. Dot segments and control characters in any of them refuse the path.
 
 use memchr::{memchr, memchr2, memmem};
 
 use super::{PathError, hex};
 
-/// Most spellings that are compared with the routes. Honest paths have fewer than ten, an encoded URL in a path fewer
-/// than twenty.
+/// Maximum spellings that are compared with the routes. Legitimate paths have fewer than 10, an encoded URL in a path
+/// fewer than 20.
 pub(super) const MAX_SPELLINGS: usize = 64;
 
-/// How often a path may be decoded before its depth counts as an attempt to hide something.
+/// Maximum decoding depth; deeper encodings are treated as an evasion attempt.
 const MAX_DECODINGS: usize = 3;
 
-/// One thing that a backend may do with a path; `None` where it changes nothing.
+/// A rewrite that a backend may apply to a path; `None` if it changes nothing.
 type Step = fn(&[u8]) -> Option<Vec<u8>>;
 
 const STEPS: [Step; 8] = [
@@ -82,8 +82,8 @@ fn has_dot_segment(path: &[u8]) -> bool {
     segments.any(|segment| matches!(segment.trim_ascii_end(), b"." | b".."))
 }
 
-/// Decodes every octet once, `%uXXXX` included, which IIS and classic ASP read. What is no encoding is left alone: one
-/// broken escape must not hide the sound ones.
+/// Decodes every octet once, `%uXXXX` included, which IIS and classic ASP read. Malformed escapes are kept: one of them
+/// must not hide the valid ones.
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
     decode_where(path, |_| true)
 }
@@ -168,7 +168,7 @@ fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Cuts at a decoded `?` or `#`, as those do that decode first and look for the query afterwards.
+/// Cuts at a decoded `?` or `#`, as backends do that decode before they split off the query.
 fn cut_at_query(path: &[u8]) -> Option<Vec<u8>> {
     memchr2(b'?', b'#', path).and_then(|at| path.get(..at)).map(<[u8]>::to_vec)
 }
@@ -188,7 +188,7 @@ fn drop_trailing_dots(path: &[u8]) -> Option<Vec<u8>> {
     (out.len() < path.len()).then_some(out)
 }
 
-/// Takes `//name/rest` for an authority and its path, as parsers of URL references do (RFC 3986 §4.2).
+/// Treats `//name/rest` as an authority and its path, as parsers of URL references do (RFC 3986 §4.2).
 fn drop_authority(path: &[u8]) -> Option<Vec<u8>> {
     let reference = path.strip_prefix(b"//")?;
     let rest = memchr(b'/', reference).and_then(|at| reference.get(at..)).unwrap_or(b"/");

@@ -4,7 +4,8 @@ use http::{HeaderMap, header::SEC_WEBSOCKET_EXTENSIONS};
 
 use crate::protocol::token_list::{is_blank, is_token, is_token_byte, members};
 
-/// Most extensions in one offer or answer. Browsers offer one, and one again for each choice of its parameters.
+/// Maximum extensions in one offer or response. Browsers offer one, repeated for each alternative set of its
+/// parameters.
 pub(super) const MAX: usize = 64;
 
 /// Why a list of extensions cannot be used.
@@ -54,7 +55,7 @@ fn is_parameter(text: &str) -> bool {
     }
 }
 
-/// A token, or a quoted string that is one once its escapes are resolved. So neither can hold a separator.
+/// A token, or a quoted string that is a token after unescaping. Neither can contain a separator.
 fn is_value(text: &str) -> bool {
     let Some(quoted) = text.strip_prefix('"') else { return is_token(text) };
     let Some(quoted) = quoted.strip_suffix('"').filter(|quoted| !quoted.is_empty()) else { return false };

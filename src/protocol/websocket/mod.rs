@@ -92,8 +92,8 @@ impl FromIterator<Waiver> for Waivers {
     }
 }
 
-/// Removes the lines of `Sec-WebSocket-Extensions` and `Sec-WebSocket-Protocol` that list nothing: neither side knows what
-/// to do with them, and some fail the handshake over them.
+/// Removes empty `Sec-WebSocket-Extensions` and `Sec-WebSocket-Protocol` lines: they have no meaning, and some peers
+/// fail the handshake because of them.
 pub fn drop_empty_lists(headers: &mut HeaderMap) {
     for name in [SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL] {
         let lines = headers.get_all(&name);

@@ -16,8 +16,8 @@ use crate::protocol::token_list::{has_duplicate, is_blank, is_token_bytes, plain
 /// Longest key under the waiver `key-format`.
 const MAX_WAIVED_KEY: usize = 128;
 
-/// Most subprotocols in one offer. Clients offer a handful, one that carries a token in pieces some dozens; each costs
-/// memory and a hash before the origin is known to be allowed.
+/// Maximum subprotocols in one offer. Clients offer a handful, or some dozens where a token is sent in pieces. Each
+/// costs memory and a hash before the origin is checked.
 const MAX_SUBPROTOCOLS: usize = 128;
 
 /// Which rule an opening handshake breaks.
