@@ -24,7 +24,7 @@ type Result<T> = std::result::Result<T, Error>;
 
 const USAGE: &str = "\
 usage: bench compare [options]
-       bench hostile [--seconds N] [--switchgate PATH]
+       bench hostile [--seconds N] [--only TEXT] [--switchgate PATH]
 
 Runs every scenario through each proxy in turn and prints a Markdown table.
 
@@ -40,7 +40,7 @@ Runs every scenario through each proxy in turn and prints a Markdown table.
   --strict            exit code 1 when a bar is missed
 
 hostile prints the CPU time that each kind of hostile traffic costs switchgate at 64 KiB/s, measured for N seconds
-(default 3); the exit code is 1 when one takes more than 5 % of a core.
+(default 3), or those whose name contains TEXT; the exit code is 1 when one takes more than 5 % of a core.
 
 Internal, and started by compare; each ends when its standard input does:
 

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::compare::place::Place;
 
+/// Bytes of a request to an upstream that sends interim responses at the same rate. The gate gives up on each exchange
+/// after about as many.
+const INTERIM: usize = 1100;
+
 /// How the attacker comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -110,6 +114,11 @@ pub(super) fn all() -> Vec<Kind> {
     let hello = attack::client_hello("aaa.a.a.a").unwrap_or_default();
     let by_address = replace(&hello, b"aaa.a.a.a", b"127.0.0.1");
     let mut kinds = vec![
+        // Not hostile: what requests cost that are small and many.
+        Kind::new("for comparison: plain requests", Clear, |number| get(&format!("/r{}", number % 200), "")),
+        Kind::new("for comparison: plain requests, HTTP/2", Http2, |number| {
+            frame(HEADERS, END_HEADERS | END_STREAM, stream(number), &http2::get())
+        }),
         Kind::new("paths with many readings", Clear, |number| {
             get(&format!("/r{}/a;%2fb/%252f;x%5c/%25252fc;//d%3b%2f{number}", number % 200), "")
         }),
@@ -148,7 +157,10 @@ pub(super) fn all() -> Vec<Kind> {
                 _ => vec![0; 80 * 1024],
             })
         },
-        Kind { upstream: Manner::EndlessInterim, ..Kind::new("endless interim responses", Clear, |_| get("/", "")) },
+        Kind {
+            upstream: Manner::EndlessInterim,
+            ..Kind::new("endless interim responses", Clear, |_| get("/", &format!("X: {}\r\n", "x".repeat(INTERIM))))
+        },
         Kind { pieces: Some(1), ..Kind::new("an IP address as SNI", RawTls, move |_| by_address.clone()) },
         Kind {
             upstream: Manner::Silent,

@@ -43,16 +43,26 @@ const START: Duration = Duration::from_secs(5);
 /// # Errors
 /// A sentence about the first kind that could not be measured.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
-    let (seconds, rest) = match arguments {
-        [flag, seconds, rest @ ..] if flag == "--seconds" => (seconds.parse::<u64>()?.clamp(1, 60), rest),
-        rest => (3, rest),
-    };
+    let (mut seconds, mut only, mut rest) = (3, "", arguments);
+    loop {
+        rest = match rest {
+            [flag, value, rest @ ..] if flag == "--seconds" => {
+                seconds = value.parse::<u64>()?.clamp(1, 60);
+                rest
+            }
+            [flag, value, rest @ ..] if flag == "--only" => {
+                only = value;
+                rest
+            }
+            _ => break,
+        };
+    }
     let options = Options::parse(rest)?.alone(Peer::Switchgate);
     let place = Place::prepare(&options)?;
     println!("| hostile traffic, 64 KiB/s | connections/s | pieces/s | CPU µs a piece | CPU of one core |");
     println!("|---|---:|---:|---:|---:|");
     let mut above = 0;
-    for kind in kinds::all() {
+    for kind in kinds::all().into_iter().filter(|kind| kind.name.contains(only)) {
         let figures =
             measure(&place, &kind, Duration::from_secs(seconds)).map_err(|error| format!("{}: {error}", kind.name))?;
         above += usize::from(figures.share > BAR);

@@ -65,10 +65,11 @@ fn check_depth(path: &[u8]) -> Result<(), PathError> {
 
 /// Refuses what is refused in any spelling.
 fn check(spelling: &[u8]) -> Result<(), PathError> {
-    if spelling.iter().any(u8::is_ascii_control) || is_overlong(spelling) {
+    if spelling.iter().any(u8::is_ascii_control) || !spelling.is_ascii() && is_overlong(spelling) {
         return Err(PathError::Encoding);
     }
-    if has_dot_segment(spelling) { Err(PathError::DotSegment) } else { Ok(()) }
+    let may_have_dots = memchr(b'.', spelling).is_some();
+    if may_have_dots && has_dot_segment(spelling) { Err(PathError::DotSegment) } else { Ok(()) }
 }
 
 /// Whether there is an ASCII character written in more than one byte: `%c0%ae` is a dot to a careless reader of UTF-8.
@@ -175,6 +176,7 @@ fn cut_at_query(path: &[u8]) -> Option<Vec<u8>> {
 
 /// Drops dots and spaces at the end of segments, as file names on Windows do.
 fn drop_trailing_dots(path: &[u8]) -> Option<Vec<u8>> {
+    memchr2(b'.', b' ', path)?;
     let is_dropped = |byte: &u8| matches!(byte, b'.' | b' ');
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     for byte in path.iter().chain(b"/") {
