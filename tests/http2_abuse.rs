@@ -328,6 +328,28 @@ async fn a_stream_that_ignores_its_window_ends_its_connection() {
 }
 
 #[tokio::test]
+async fn data_on_a_stream_that_the_client_has_ended_is_a_flood() {
+    let gate = Gate::echo("").await;
+    let open = |flags| frame(HEADERS, END_HEADERS | flags, 1, &request());
+    let reset = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    let last = frame(DATA, END_STREAM, 1, b"x");
+    for (name, begin) in [
+        ("ended in its head", open(END_STREAM)),
+        ("ended by data", [open(0), last].concat()),
+        ("ended by trailers", [open(0), frame(HEADERS, END_HEADERS | END_STREAM, 1, &[])].concat()),
+        ("reset", [open(0), reset.clone()].concat()),
+        ("reset after its end", [open(END_STREAM), reset].concat()),
+    ] {
+        for (flags, length) in [(0, 16_000), (0, 1), (END_STREAM, 1), (END_STREAM, 0), (0, 0)] {
+            let data = frame(DATA, flags, 1, &vec![7; length]);
+            let said = flood(&gate, |number| if number == 0 { begin.clone() } else { data.clone() }).await;
+            // The library has codes of its own for some of them.
+            assert!(said.is_some_and(|code| code != 0), "{name}, {length} bytes, flags {flags}: {said:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_never_finished_ends_its_connection_beside_a_live_websocket() {
     let gate = Gate::before("builtin:echo", "", "[limits]\nhead_timeout = \"300ms\"\nbody_timeout = \"400ms\"").await;
     let half = |mut frame: Vec<u8>| {

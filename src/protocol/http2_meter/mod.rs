@@ -19,7 +19,7 @@ use follower::{
     ACK, CONTINUATION, DATA, END_STREAM, Follower, FrameHead, HEADERS, PADDED, PING, RST_STREAM, SETTINGS,
     WINDOW_UPDATE,
 };
-use windows::Windows;
+use windows::{Taken, Windows};
 
 /// Initial and maximum points, in addition to those for the reset of each stream.
 const BURST: u32 = 2_000;
@@ -93,8 +93,13 @@ impl Meter {
                 HEADERS if !head.has(END_STREAM) => windows.begin(head.stream),
                 HEADERS | RST_STREAM => windows.end(head.stream),
                 DATA => {
-                    if !windows.take(head.stream, head.length) {
-                        account.fault.get_or_insert(Fault::Overrun);
+                    match windows.take(head.stream, head.length) {
+                        Taken::Allowed => {}
+                        Taken::Overrun => {
+                            account.fault.get_or_insert(Fault::Overrun);
+                        }
+                        // The library drops it and opens the window of the connection again.
+                        Taken::Unknown => account.spend(1 + head.length / SMALL),
                     }
                     if head.has(END_STREAM) {
                         windows.end(head.stream);

@@ -55,12 +55,38 @@ fn noise_has_an_end_and_work_has_none() {
         ("unknown", 0xfa, 0, 0, ALL),
         ("data", DATA, 0, 1, u32::MAX),
         ("padded data", DATA, PADDED, 257, u32::MAX),
-        ("end of a stream", DATA, END_STREAM, 0, u32::MAX),
+        ("end of a stream that has ended", DATA, END_STREAM, 0, ALL + 1),
         ("request", HEADERS, END_HEADERS, 10, u32::MAX),
         ("large continuation", CONTINUATION, 0, 16_384, u32::MAX),
     ] {
-        assert_eq!(allowed(&mut begun(), &frame(kind, flags, length)), expected, "{name}");
+        // One stream whose window is never used up.
+        let mut meter = Meter::new(STREAMS, 1 << 30);
+        meter.received(&[&[b'P'; 24], frame(HEADERS, END_HEADERS, 10).as_slice()].concat(), Duration::ZERO);
+        assert_eq!(allowed(&mut meter, &frame(kind, flags, length)), expected, "{name}");
     }
+}
+
+#[test]
+fn data_on_a_stream_that_the_peer_has_ended_is_noise_by_its_size() {
+    const ALL: u32 = BURST + STREAMS * RESET_COST;
+    for begin in [frame(HEADERS, END_HEADERS | END_STREAM, 10), Vec::new()] {
+        for (flags, length, cost) in [(0, 1, 1), (END_STREAM, 0, 1), (0, 255, 1), (0, 256, 2), (0, 16_000, 63)] {
+            let mut meter = begun();
+            meter.received(&begin, Duration::ZERO);
+            assert_eq!(allowed(&mut meter, &frame(DATA, flags, length)), ALL / cost, "{length} bytes");
+        }
+    }
+}
+
+#[test]
+fn ends_of_streams_are_work() {
+    let mut meter = begun();
+    for number in 0..100_000 {
+        let stream = number * 2 + 1;
+        meter.received(&frame_of(HEADERS, END_HEADERS, stream, &[7; 10]), Duration::ZERO);
+        meter.received(&frame_of(DATA, END_STREAM, stream, &[]), Duration::ZERO);
+    }
+    assert_eq!(meter.fault(), None);
 }
 
 #[test]

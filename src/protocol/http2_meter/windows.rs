@@ -12,6 +12,16 @@ const MOST_RESET: usize = 128;
 /// Further tracked streams: those that are about to be refused.
 const SPARE: usize = 256;
 
+/// What a DATA frame is to the window of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Allowed,
+    /// It is more than the window allows.
+    Overrun,
+    /// The peer has ended or reset this stream itself, or it was reset long ago (RFC 9113 §5.1).
+    Unknown,
+}
+
 #[derive(Debug)]
 pub(super) struct Windows {
     /// At the beginning of a stream.
@@ -65,36 +75,38 @@ impl Windows {
         }
     }
 
-    /// The peer has sent a DATA frame of this length; answers whether it was allowed to.
-    pub(super) fn take(&mut self, stream: u32, length: u32) -> bool {
-        let Some(left) = self.left.get_mut(&stream) else { return true };
+    /// The peer has sent a DATA frame of this length.
+    pub(super) fn take(&mut self, stream: u32, length: u32) -> Taken {
+        let Some(left) = self.left.get_mut(&stream) else { return Taken::Unknown };
         match left.checked_sub(length) {
             Some(rest) => {
                 *left = rest;
-                true
+                Taken::Allowed
             }
-            None => false,
+            None => Taken::Overrun,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Taken::*, *};
 
     #[test]
     fn a_stream_may_send_its_window_and_what_it_is_opened_by() {
         let mut windows = Windows::new(100, 4);
         windows.begin(1);
         windows.begin(3);
-        assert!(windows.take(1, 60) && windows.take(1, 40) && !windows.take(1, 1));
-        assert!(windows.take(1, 0), "an empty frame needs no window");
+        assert_eq!([60, 40, 1].map(|length| windows.take(1, length)), [Allowed, Allowed, Overrun]);
+        assert_eq!(windows.take(1, 0), Allowed, "an empty frame needs no window");
         windows.open(1, 50);
         // Trailers are no new stream.
         windows.begin(1);
-        assert!(windows.take(1, 50) && !windows.take(1, 1));
-        assert!(windows.take(3, 100), "another stream");
-        assert!(windows.take(5, 1000), "a stream that is not open is an error of its own");
+        assert_eq!([50, 1].map(|length| windows.take(1, length)), [Allowed, Overrun]);
+        assert_eq!(windows.take(3, 100), Allowed, "another stream");
+        assert_eq!(windows.take(5, 1000), Unknown);
+        windows.end(3);
+        assert_eq!(windows.take(3, 0), Unknown);
     }
 
     #[test]
@@ -102,7 +114,7 @@ mod tests {
         let mut windows = Windows::new(100, 4);
         windows.begin(1);
         windows.reset(1);
-        assert!(windows.take(1, 100) && !windows.take(1, 1));
+        assert_eq!([100, 1].map(|length| windows.take(1, length)), [Allowed, Overrun]);
     }
 
     #[test]
