@@ -79,6 +79,10 @@ fn a_path_that_some_backend_reads_as_one_of_another_route_is_refused() {
         // Jetty 9.4: parameters, then decoding.
         ("/api;%2fz/admin%2fx", Err("ambiguous-path")),
         ("/api;%5cz/admin%2fx", Err("ambiguous-path")),
+        ("/api/%253bz%2fq/admin/x", Err("ambiguous-path")),
+        ("/api%253bz%2fq/admin", Err("ambiguous-path")),
+        ("/api;z%2fq%5cadmin", Err("ambiguous-path")),
+        ("/api%3bz%252fq%5cadmin", Err("ambiguous-path")),
         ("/api;x/admin", Err("ambiguous-path")),
         ("/;/api/admin", Err("ambiguous-path")),
         ("/;a/b;c/../api/admin", Err("dot-segment")),
@@ -195,9 +199,11 @@ mod backend {
         format!("/{}", kept.join("/"))
     }
 
-    pub(super) const STEPS: [(&str, Step); 11] = [
+    pub(super) const STEPS: [(&str, Step); 13] = [
         ("decode", |path| percent_decoded(path, &[])),
-        ("decode all but slashes", |path| percent_decoded(path, &["%2f", "%5c", "%25"])),
+        ("decode all but slashes", |path| percent_decoded(path, &["%2f"])),
+        ("decode all but slashes of both kinds", |path| percent_decoded(path, &["%2f", "%5c"])),
+        ("decode all but slashes and percent signs", |path| percent_decoded(path, &["%2f", "%5c", "%25"])),
         ("parameters", |path| per_segment(path, |segment| segment.split(';').next().unwrap().to_owned())),
         ("backslashes", |path| path.replace('\\', "/")),
         ("merge", |path| {
@@ -311,6 +317,8 @@ fn no_four_steps_lead_from_a_tempting_path_to_another_policy() {
     let count = backend::STEPS.len();
     for path in [
         "/api;%2fz/admin%2fx",
+        "/api%253bz%2fq/admin",
+        "/api;z%2fq%5cadmin",
         "/api%3b%2fz/admin%2fx",
         "/api%253b%252fz/admin%252fx",
         "/api/%3b%2fz/admin%2fx",

@@ -12,15 +12,24 @@ use super::{PathError, hex};
 /// fewer than 20.
 pub(super) const MAX_SPELLINGS: usize = 64;
 
+/// Maximum bytes of all spellings together, since each costs some passes over its bytes: a path of 1 KiB may have 32
+/// spellings. A path over HTTP/2 may be a few bytes on the wire that refer to the table of its connection.
+const MAX_BYTES: usize = 32 * 1024;
+
+/// Spellings that a path may have however long it is: the head that it stands in has a limit of its own.
+const ANY_LENGTH: usize = 8;
+
 /// Maximum decoding depth; deeper encodings are treated as an evasion attempt.
 const MAX_DECODINGS: usize = 3;
 
 /// A rewrite that a backend may apply to a path; `None` if it changes nothing.
 type Step = fn(&[u8]) -> Option<Vec<u8>>;
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     decode,
-    decode_delimiters,
+    decode_percent_signs,
+    decode_backslashes,
+    decode_but_delimiters,
     drop_parameters,
     backslash_as_slash,
     merge_slashes,
@@ -33,6 +42,8 @@ const STEPS: [Step; 8] = [
 pub(super) fn spellings(path: Vec<u8>, tried: &mut usize) -> Result<Vec<Vec<u8>>, PathError> {
     check(&path)?;
     check_depth(&path)?;
+    let most_bytes = MAX_BYTES.max(path.len().saturating_mul(ANY_LENGTH));
+    let mut bytes = path.len();
     let mut found = vec![path];
     let mut at = 0;
     while at < found.len() {
@@ -43,7 +54,8 @@ pub(super) fn spellings(path: Vec<u8>, tried: &mut usize) -> Result<Vec<Vec<u8>>
                 continue;
             }
             check(&next)?;
-            if found.len() == MAX_SPELLINGS {
+            bytes += next.len();
+            if found.len() == MAX_SPELLINGS || bytes > most_bytes {
                 return Err(PathError::Spellings);
             }
             found.push(next);
@@ -89,10 +101,19 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     decode_where(path, |_| true)
 }
 
-/// Decodes `;`, `?` and `#` alone: some servers keep encoded slashes and decode the rest (Tomcat's
-/// `encodedSolidusHandling`), and only then look for parameters.
-fn decode_delimiters(path: &[u8]) -> Option<Vec<u8>> {
-    decode_where(path, |character| matches!(character, ';' | '?' | '#'))
+/// Some servers keep encoded slashes, backslashes or percent signs and decode the rest (Tomcat's
+/// `encodedSolidusHandling`), and only then look for parameters. So these three are decoded apart from the rest: the
+/// slashes by [`decode`] alone.
+fn decode_but_delimiters(path: &[u8]) -> Option<Vec<u8>> {
+    decode_where(path, |character| !matches!(character, '/' | '\\' | '%'))
+}
+
+fn decode_percent_signs(path: &[u8]) -> Option<Vec<u8>> {
+    decode_where(path, |character| character == '%')
+}
+
+fn decode_backslashes(path: &[u8]) -> Option<Vec<u8>> {
+    decode_where(path, |character| character == '\\')
 }
 
 fn decode_where(path: &[u8], wanted: fn(char) -> bool) -> Option<Vec<u8>> {
@@ -192,7 +213,8 @@ fn drop_trailing_dots(path: &[u8]) -> Option<Vec<u8>> {
 
 /// Treats `//name/rest` as an authority and its path, as parsers of URL references do (RFC 3986 §4.2).
 fn drop_authority(path: &[u8]) -> Option<Vec<u8>> {
-    let reference = path.strip_prefix(b"//")?;
+    // Without a name there is no authority to drop, and merging slashes does the rest.
+    let reference = path.strip_prefix(b"//").filter(|reference| !reference.starts_with(b"/"))?;
     let rest = memchr(b'/', reference).and_then(|at| reference.get(at..)).unwrap_or(b"/");
     Some(rest.to_vec())
 }
@@ -226,7 +248,7 @@ mod tests {
 
     /// The work is counted in steps, each linear in the length of the path.
     #[test]
-    fn no_path_has_more_than_64_spellings_or_costs_more_than_576_steps() {
+    fn no_path_has_more_than_64_spellings_or_costs_more_than_704_steps() {
         let pieces = ["%3b", "%2f", "%5c", "//", "%3f", "%23", "%20", "%252f", "%253b", "%2525", "\u{17f}", ".", "a"];
         let mut refused = 0;
         for first in 0..pieces.len() {
@@ -244,6 +266,22 @@ mod tests {
         assert!(refused > 10, "the bound was reached {refused} times only");
     }
 
+    /// A step costs as much as its path is long, so the bytes of all spellings are bounded as well.
+    #[test]
+    fn all_spellings_of_a_path_together_are_bounded_in_bytes() {
+        for piece in ["/", "%3b%2f", "%253b//%255c", "%3f;//", "%2525", "//a", "/%5c;"] {
+            for length in [1_000, 3_900, 16_000, 60_000] {
+                let path = format!("/{}", piece.repeat(length / piece.len()));
+                if let (Ok(found), _) = spelled(&path) {
+                    let bytes: usize = found.iter().map(Vec::len).sum();
+                    assert!(bytes <= MAX_BYTES.max(ANY_LENGTH * path.len()), "{piece} x {length}: {bytes}");
+                }
+            }
+        }
+        // Honest long paths are far from it.
+        assert!(spelled(&format!("/{}", "a%20b/".repeat(10_000))).0.is_ok());
+    }
+
     #[test]
     fn honest_paths_are_far_from_the_bound() {
         for (path, most) in [
@@ -253,9 +291,9 @@ mod tests {
             ("/wiki/C%23", 3),
             ("/proxy/https%3A%2F%2Fexample.com%2Fa%3Fb%3Dc%26d%3D%23e", 20),
             ("/proxy/https%253A%252F%252Fexample.com%252Fa%253Fb%253Dc", 20),
-            ("/owner%2Frepo%2Ftree%2Fmain/a%20file.txt", 2),
+            ("/owner%2Frepo%2Ftree%2Fmain/a%20file.txt", 3),
             ("//ws//x", 5),
-            ("/a/photo%20of%20C:%5CUsers%5Cme.png", 3),
+            ("/a/photo%20of%20C:%5CUsers%5Cme.png", 6),
         ] {
             let (found, _) = spelled(path);
             let found = found.unwrap();
