@@ -102,10 +102,15 @@ async fn the_origin_of_a_draft_is_judged_where_its_version_is_waived() {
         }
     }
     for door in Door::ALL {
-        // RFC 6455 does not know the field: it neither helps nor harms.
-        assert_eq!(absent_refused.ask(door, &handshake(app)).await.status, 403, "{door:?}");
-        let both = handshake(&format!("{standard}{evil}"));
-        assert_eq!(absent_refused.ask(door, &both).await.status, switched(door, 101), "{door:?}");
+        // The same with the version of RFC 6455, which does not know the field.
+        for (fields, status) in [(app.to_owned(), 101), (evil.to_owned(), 403), (format!("{standard}{evil}"), 403)] {
+            let status = switched(door, status);
+            assert_eq!(absent_refused.ask(door, &handshake(&fields)).await.status, status, "{door:?} {fields:?}");
+            assert_eq!(absent_allowed.ask(door, &handshake(&fields)).await.status, status, "{door:?} {fields:?}");
+        }
+        // Without the waiver it neither helps nor harms.
+        let strict = Gate::echo(&format!("origin = {{ {allow} }}")).await;
+        assert_eq!(strict.ask(door, &handshake(&format!("{standard}{evil}"))).await.status, switched(door, 101));
         // Drafts 4 to 6 have other frames, so their versions are not waived.
         for version in ["4", "6"] {
             let status = absent_refused.ask(door, &draft(version, app)).await.status;

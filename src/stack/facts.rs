@@ -49,11 +49,12 @@ pub(super) struct MatchedRoute(pub(super) Arc<Route>);
 #[derive(Clone, Debug)]
 pub(super) struct Opening(pub(super) Arc<OpeningHandshake>);
 
-/// Fields that carry the origin of a request. Under the waiver `version` a draft browser may have sent it in another
-/// field.
+/// Returns the fields that carry the origin of a request. On a route with the waiver `version` an opening handshake may
+/// carry it in the field of the drafts, whatever version it has.
 pub(super) fn origin_fields(extensions: &Extensions) -> OriginFields {
-    match extensions.get::<Opening>() {
-        Some(Opening(opening)) if opening.used().contains(&Waiver::Version) => OriginFields::WithDraft,
+    let is_opening = extensions.get::<Opening>().is_some();
+    match extensions.get::<MatchedRoute>() {
+        Some(MatchedRoute(route)) if is_opening && route.waivers.contains(Waiver::Version) => OriginFields::WithDraft,
         _ => OriginFields::Standard,
     }
 }

@@ -78,7 +78,7 @@ raw_table! {
         /// Maximum concurrent exchanges of one client network. Default: a quarter of `max_exchanges`. Refused with 429
         /// and `Retry-After`. Peers in `trusted_proxies` are exempt; the clients that they name are counted.
         max_exchanges_per_client: usize,
-        /// Maximum silence inside a request body. Default `60s`. Answered with 408. For response bodies see
+        /// Maximum silence inside a request body. Default `60s`. Answered with 400 (`request-body`). For response bodies see
         /// `body_timeout` of the upstream.
         body_timeout: Span,
         /// Longest time in which a client takes not one byte of a response, or an upstream of a request. Default `60s`.

@@ -77,7 +77,9 @@ raw_choice! {
     PathsWord {
         /// Unknown: a path is refused with 400 where one of its spellings belongs to another route.
         Any = "any",
-        /// As written: `;parameters`, doubled slashes and encoded delimiters have no special meaning.
+        /// As written: `;parameters`, doubled slashes and encoded delimiters have no special meaning. Such a path
+        /// takes the route that it matches as it is written: `/ws;jsessionid=1` is not below `/ws`, so the route that takes it,
+        /// often `/`, needs a literal upstream.
         Literal = "literal",
     }
 }

@@ -4,8 +4,8 @@
 //! The budget is refilled over time, and by requests and by frames sent to the peer.
 //!
 //! WINDOW_UPDATE frames for sent data are free: the peer may return the window of every byte, in steps as small as
-//! [`SMALLEST_STEP`], on the stream and on the connection, at any time. An attacker must download 256 bytes for two
-//! frames of 13 bytes, and the number of unused frames is limited to [`MOST_UPDATES`].
+//! `SMALLEST_STEP`, on the stream and on the connection, at any time. An attacker must download 256 bytes for two
+//! frames of 13 bytes, and the number of unused frames is limited to `MOST_UPDATES`.
 //!
 //! Only frame headers and window increments are parsed.
 

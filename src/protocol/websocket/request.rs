@@ -50,7 +50,7 @@ pub enum HandshakeError {
     /// One twice.
     #[error("Sec-WebSocket-Protocol names a subprotocol twice (RFC 6455 section 4.1, item 10)")]
     SubprotocolDuplicate,
-    /// More than [`MAX_SUBPROTOCOLS`].
+    /// More than `MAX_SUBPROTOCOLS`.
     #[error("Sec-WebSocket-Protocol offers more than {MAX_SUBPROTOCOLS} subprotocols")]
     SubprotocolCount,
     /// Not a list of extensions.
