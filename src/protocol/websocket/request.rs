@@ -56,7 +56,7 @@ pub enum HandshakeError {
     /// Not a list of extensions.
     #[error("Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1)")]
     Extensions,
-    /// More than [`extensions::MAX`].
+    /// More than `extensions::MAX`.
     #[error("Sec-WebSocket-Extensions offers more than {max} extensions", max = extensions::MAX)]
     ExtensionCount,
 }
