@@ -80,9 +80,11 @@ pub(super) fn folded(name: &str) -> Option<String> {
 
 /// What may fold to another name, without the bytes at its ends that are no letters or digits; `None` for ordinary names.
 fn odd(name: &str) -> Option<&str> {
-    let ordinary = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let bare = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    (!ordinary || bare.len() != name.len()).then_some(bare)
+    let bytes = name.as_bytes();
+    let is_ordinary = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let is_bare = [bytes.first(), bytes.last()].iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
+    // Nearly every name: nothing is trimmed.
+    (!is_ordinary || !is_bare).then(|| name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
 }
 
 fn folds_to(name: &str, reserved: &str) -> bool {

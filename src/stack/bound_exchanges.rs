@@ -86,7 +86,7 @@ fn enter(limits: &ExchangeLimits, request: &mut Request) -> Result<Option<Place>
         return Ok(None);
     }
     let connection: Arc<Connection> = facts::expect(extensions)?;
-    let Client(client) = facts::expect(extensions)?;
+    let Client { address: client, .. } = facts::expect(extensions)?;
     let intent: Intent = facts::expect(extensions)?;
     let entered = if client == connection.remote {
         limits.enter(connection.exchanges(|| limits.client(client)))

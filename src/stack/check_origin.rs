@@ -1,6 +1,6 @@
 //! Refuses requests whose `Origin` the route does not list (RFC 6455 §10.2).
 //!
-//! Reads `MatchedRoute`, `Intent`, `Opening`, `Target`, `Connection`, `Told`. Writes nothing. Refuses with 403.
+//! Reads `MatchedRoute`, `Intent`, `Opening`, `Target`, `Connection`, `Client`. Writes nothing. Refuses with 403.
 
 use std::sync::Arc;
 
@@ -10,13 +10,12 @@ use super::{
     Request,
     check::Check,
     error::ProxyError,
-    facts::{self, MatchedRoute},
+    facts::{self, Client, MatchedRoute},
     shown,
 };
 use crate::{
     downstream::Connection,
     protocol::{
-        client_address::Told,
         log_text::Escaped,
         log_throttle::{LogThrottles, WarningKey},
         origin::{ApplyTo, Mode, Origin, OriginRefusal},
@@ -73,7 +72,7 @@ impl CheckOrigin {
 fn client_facing(request: &Request) -> Result<Origin, ProxyError> {
     let connection: Arc<Connection> = facts::expect(request.extensions())?;
     let target: Arc<Target> = facts::expect(request.extensions())?;
-    let told: Arc<Told> = facts::expect(request.extensions())?;
+    let Client { told, .. } = facts::expect(request.extensions())?;
     let scheme = told.scheme.unwrap_or(connection.scheme());
     let authority = told.host.as_ref().unwrap_or(&target.authority);
     Ok(Origin::of(scheme, authority.host(), authority.port()))

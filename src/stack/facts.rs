@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `Arc<Connection>`, `Malformed` | `downstream` | `check_request`, `redirect`, `check_origin`, `bound_exchanges`, `switch`, `rewrite`, `observe`, `forward` |
 //! | [`RequestId`] | `observe` | `respond`, `switch`, `forward` |
-//! | [`Client`], `Arc<Told>` | `identify_client` | `check_origin`, `bound_exchanges`, `limit`, `switch`, `rewrite`, `forward` |
+//! | [`Client`] | `identify_client` | `check_origin`, `bound_exchanges`, `limit`, `switch`, `rewrite`, `forward` |
 //! | `Arc<Target>` | `check_request` | `redirect`, `match_route`, `check_origin`, `rewrite` |
 //! | [`MatchedRoute`] | `match_route` | every layer further in |
 //! | `Intent` | `detect_upgrade` | `check_handshake`, `check_origin`, `bound_exchanges`, `limit`, `switch`, `verify_accept`, `rewrite`, `forward` |
@@ -22,6 +22,7 @@ use crate::{
     config::model::Route,
     protocol::{
         address::PeerAddress,
+        client_address::Told,
         origin::OriginFields,
         websocket::{OpeningHandshake, Waiver},
     },
@@ -37,9 +38,14 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Who the client is: the peer, or whom a trusted peer speaks for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Client(pub(super) PeerAddress);
+/// Who the client is. One fact: with an eighth of their own, the extensions of a plain request would grow once more.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    /// The peer, or the client that a trusted peer names.
+    pub(super) address: PeerAddress,
+    /// What a trusted peer says about it.
+    pub(super) told: Arc<Told>,
+}
 
 /// The route that takes the request.
 #[derive(Clone, Debug)]

@@ -80,7 +80,7 @@ impl Service<Request> for Forward {
 
 /// Whom the request comes from, for an upstream that is told so before HTTP begins.
 fn on_behalf_of(facts: &Extensions) -> Result<OnBehalfOf, ProxyError> {
-    let Client(client) = facts::expect(facts)?;
+    let Client { address: client, .. } = facts::expect(facts)?;
     let id: RequestId = facts::expect(facts)?;
     let connection: Arc<Connection> = facts::expect(facts)?;
     let server_name = connection.tls.as_ref().and_then(|tls| tls.server_name.clone());

@@ -1,6 +1,6 @@
 //! Tells who the client is. Never refuses.
 //!
-//! Reads `Connection`. Writes `Client`, `Told`.
+//! Reads `Connection`. Writes `Client`.
 
 use std::sync::Arc;
 
@@ -52,8 +52,7 @@ impl Check for IdentifyClient {
         if let Some(subject) = connection.client_subject() {
             span.record("client_subject", log_text::cut(subject));
         }
-        request.extensions_mut().insert(told);
-        request.extensions_mut().insert(Client(client));
+        request.extensions_mut().insert(Client { address: client, told });
         Ok(())
     }
 }

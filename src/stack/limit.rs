@@ -25,7 +25,7 @@ impl Check for Limit {
             return Ok(());
         }
         let MatchedRoute(route) = facts::expect(request.extensions())?;
-        let Client(client) = facts::expect(request.extensions())?;
+        let Client { address: client, .. } = facts::expect(request.extensions())?;
         let origin = facts::origin_fields(request.extensions()).first(request.headers());
         let admitted = self.0.admit(&route, client.ip(), origin);
         let slot = admitted.map_err(|refusal| ProxyError::Limit { refusal, retry_after: retry_after(refusal) })?;

@@ -1,7 +1,7 @@
 //! Drops hop-by-hop fields, restores the upgrade pair, adds forwarding fields (RFC 9110 §7.6) and the client's
 //! certificate (RFC 9440).
 //!
-//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Told`. Refuses a request that goes in a circle with 508.
+//! Reads `MatchedRoute`, `Intent`, `Target`, `Connection`, `Client`. Refuses a request that goes in a circle with 508.
 
 use std::{
     sync::Arc,
@@ -22,13 +22,12 @@ use tower::{Layer, Service};
 use super::{
     Request, Response,
     error::ProxyError,
-    facts::{self, MatchedRoute},
+    facts::{self, Client, MatchedRoute},
 };
 use crate::{
     config::model::{Endpoint, HostHeader, Upstream},
     downstream::Connection,
     protocol::{
-        client_address::Told,
         client_cert, content_length,
         forwarded::{self, Hop, Via},
         hop_by_hop,
@@ -87,7 +86,7 @@ impl RewriteLayer {
         let intent: Intent = facts::expect(request.extensions())?;
         let target: Arc<Target> = facts::expect(request.extensions())?;
         let connection: Arc<Connection> = facts::expect(request.extensions())?;
-        let told: Arc<Told> = facts::expect(request.extensions())?;
+        let Client { told, .. } = facts::expect(request.extensions())?;
         let version = request.version();
         *request.uri_mut() = origin_form(request.uri());
         *request.version_mut() = http::Version::HTTP_11;

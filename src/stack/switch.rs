@@ -144,7 +144,7 @@ impl Opened {
     fn of(request: &Request) -> Result<Self, ProxyError> {
         let extensions = request.extensions();
         let MatchedRoute(route) = facts::expect(extensions)?;
-        let Client(client) = facts::expect(extensions)?;
+        let Client { address: client, .. } = facts::expect(extensions)?;
         let origin_fields = facts::origin_fields(extensions);
         let headers = request.headers();
         Ok(Self {
