@@ -38,7 +38,7 @@ raw_table! {
         max_lifetime: Span,
         /// How much of `max_lifetime` chance may take away, so that not all end at once. Default none.
         max_lifetime_jitter: Span,
-        /// How closely frames are looked at (RFC 6455 §5). Default `enforce`.
+        /// Validation of WebSocket frames (RFC 6455 §5). Default `enforce`.
         frames: FramesWord,
         /// Largest payload of one frame, both ways. Default no limit. Ends with Close 1009.
         max_frame_size: Size,

@@ -45,7 +45,8 @@ use crate::{
 /// Time and size limits for reading an unwanted body; the same as over HTTP/1.1.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1024 * 1024);
 
-/// Serves one stream to the end of its response; a WebSocket goes on by itself. `place` is held until the stream has ended.
+/// Serves one stream to the end of its response; a WebSocket is handed to a separate task. `place` is held until the
+/// stream has ended.
 pub(super) async fn serve<S>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
